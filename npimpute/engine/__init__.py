@@ -1,0 +1,1 @@
+"""Engines: a window of panel haplotypes and target haplotypes in, ALT probabilities out."""

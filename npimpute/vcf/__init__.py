@@ -1,0 +1,1 @@
+"""Files in, files out: VCF and BCF."""
