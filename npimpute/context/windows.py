@@ -1,0 +1,142 @@
+"""Windows of a contig: what one engine call sees, so that memory does not grow with the chromosome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..panel.align import align
+from ..panel.genetic_map import GeneticMap
+from ..types import Haplotypes, Sites, Targets
+
+# Bytes that one window may need for panel bits, dosages and the engine's tables, roughly.
+WINDOW_BYTES = 1 << 30
+MIN_WINDOW_SITES = 2_000
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive panel sites of one contig and the targets' typed alleles there.
+
+    panel: the sites with a flank on either side. cm: (s,) float64. typed: (t,) int64, increasing, the panel sites
+    that the targets were typed at. alleles: (t, n) int8, the targets' alleles as codes of the panel's record, -1
+    missing. start, stop: sites start..stop-1 of the panel are this window's to write; the rest is flank.
+    span, kind: the target sites span[0]..span[1]-1 lie where this window writes, with a ``Match`` (uint8) each.
+    """
+
+    panel: Haplotypes
+    cm: np.ndarray
+    typed: np.ndarray
+    alleles: np.ndarray
+    start: int
+    stop: int
+    span: tuple[int, int]
+    kind: np.ndarray
+
+
+@dataclass(frozen=True)
+class WindowSize:
+    """How a contig is cut: cores of ``core_cm``, each with ``flank_cm`` more on either side."""
+
+    core_cm: float
+    flank_cm: float
+
+
+def _site_bytes(k: int, n: int) -> float:
+    """What a panel site costs: a bit and, with classes over ~32 sites, two more bits a haplotype; dosages twice."""
+    return k / 8 + k / 16 + 8 * n
+
+
+class _Buffer:
+    """Consecutive chunks of one contig, joined when they are asked for; the first ``written`` sites are a flank."""
+
+    def __init__(self, genetic_map: GeneticMap):
+        self._map = genetic_map
+        self._chunks: list[Haplotypes] = []
+        self._cm: list[np.ndarray] = []
+        self.written = 0
+
+    def add(self, chunk: Haplotypes) -> None:
+        self._chunks.append(chunk)
+        self._cm.append(self._map.to_cm(chunk.sites.contig, chunk.sites.pos))
+
+    def joined(self) -> tuple[Haplotypes, np.ndarray]:
+        if len(self._chunks) > 1:
+            sites = Sites.concat([c.sites for c in self._chunks])
+            bits = np.concatenate([c.bits for c in self._chunks])
+            self._chunks = [Haplotypes(sites, bits, self._chunks[0].k)]
+            self._cm = [np.concatenate(self._cm)]
+        return self._chunks[0], self._cm[0]
+
+    def unwritten(self) -> int:
+        return sum(len(cm) for cm in self._cm) - self.written
+
+    def core_stop(self, most: int, size: WindowSize) -> int | None:
+        """Where the core that begins at the first unwritten site ends; None while its right flank is not complete."""
+        reach = self._cm[0][self.written] + size.core_cm
+        if self.unwritten() <= most and self._cm[-1][-1] <= reach + size.flank_cm:
+            return None
+        panel, cm = self.joined()
+        stop = min(int(np.searchsorted(cm, reach, side="right")), self.written + most)
+        # Records at one position stay together: the target records there are aligned with all of them.
+        stop = int(np.searchsorted(panel.sites.pos, panel.sites.pos[stop - 1], side="right"))
+        if cm[-1] <= cm[stop - 1] + size.flank_cm:
+            return None
+        return stop
+
+    def forget(self, stop: int, size: WindowSize) -> None:
+        """Drops what no later window needs, now that the sites before ``stop`` are written."""
+        panel, cm = self.joined()
+        flank = int(np.searchsorted(cm, cm[stop] - size.flank_cm, side="left"))
+        self._chunks, self._cm = [_part(panel, flank, len(cm))], [cm[flank:].copy()]
+        self.written = stop - flank
+
+
+def _part(panel: Haplotypes, start: int, stop: int) -> Haplotypes:
+    rows = panel.row_start()
+    return Haplotypes(panel.sites.slice(start, stop), panel.bits[rows[start] : rows[stop]].copy(), panel.k)
+
+
+def cut_windows(
+    chunks: Iterable[Haplotypes], targets: Targets, genetic_map: GeneticMap, size: WindowSize
+) -> Iterator[Window]:
+    """Cuts one contig's panel chunks into windows. Where windows end depends on the panel's sites, the genetic map
+    and the numbers of haplotypes alone, never on how the chunks were cut.
+    """
+    buffer = _Buffer(genetic_map)
+    span_start = 0
+    for chunk in chunks:
+        buffer.add(chunk)
+        most = max(MIN_WINDOW_SITES, int(WINDOW_BYTES / _site_bytes(chunk.k, targets.alleles.shape[1])))
+        while (stop := buffer.core_stop(most, size)) is not None:
+            last_pos = buffer.joined()[0].sites.pos[stop - 1]
+            span = (span_start, int(np.searchsorted(targets.sites.pos, last_pos, side="right")))
+            yield _window(buffer, stop, span, size, targets)
+            buffer.forget(stop, size)
+            span_start = span[1]
+    if buffer.unwritten():
+        stop = buffer.written + buffer.unwritten()
+        yield _window(buffer, stop, (span_start, len(targets.sites)), size, targets)
+
+
+def _window(buffer: _Buffer, stop: int, span: tuple[int, int], size: WindowSize, targets: Targets) -> Window:
+    panel, cm = buffer.joined()
+    last = int(np.searchsorted(cm, cm[stop - 1] + size.flank_cm, side="right"))
+    panel, cm = _part(panel, 0, last), cm[:last]
+    first, end = np.searchsorted(targets.sites.pos, [panel.sites.pos[0], panel.sites.pos[-1] + 1])
+    first, end = min(first, span[0]), max(end, span[1])
+    alignment = align(panel.sites, targets.sites.slice(first, end))
+    alleles = targets.alleles[first:end][alignment.target_index]
+    codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)
+    return Window(
+        panel=panel,
+        cm=cm,
+        typed=alignment.panel_index,
+        alleles=np.where(alleles < 0, -1, codes).astype(np.int8),
+        start=buffer.written,
+        stop=stop,
+        span=span,
+        kind=alignment.kind[span[0] - first : span[1] - first],
+    )

@@ -1,0 +1,28 @@
+"""What every engine is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from ..context.windows import Window
+
+
+class Engine(Protocol):
+    """Imputes one window at a time; windows of a contig come in order."""
+
+    name: str
+
+    def impute(self, window: Window) -> np.ndarray:
+        """(n, r) float32: probability that each target haplotype carries each panel row's ALT allele.
+
+        At the rows of a typed site, the probability given all the haplotype's other typed sites (leave-one-out),
+        which for a missing genotype is what is known of it.
+        """
+        ...
+
+    @property
+    def error_rate(self) -> float:
+        """Probability that an observed allele is not the one copied, as estimated or given."""
+        ...

@@ -1,0 +1,258 @@
+"""Exact compressions of the panel for one window: what the copying model need not compute twice.
+
+Two different sets of reference haplotypes are indistinguishable in two different places:
+
+- Over a *block* of consecutive typed sites, haplotypes with the same typed alleles (a *group*) have the same
+  emissions, so forward and backward probabilities of a whole group follow from two numbers per group and site
+  (see ``forward_backward``). This is the state-space reduction of Minimac3 (Das et al. 2016, Nature Genetics
+  48:1284, supplementary note), with group boundaries found by partition refinement.
+- Over a *cell* of consecutive untyped rows, haplotypes with the same untyped alleles (a *class*) pass the same
+  ALT alleles on, so posterior probability is summed per class and a class is spelled out once.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+MAX_BLOCK_SITES = 64
+MAX_CELL_ROWS = 64
+
+
+class Blocks(NamedTuple):
+    """Typed sites cut into ``b`` blocks; ``g`` groups in all blocks together.
+
+    site_start: (b+1,) int64, typed sites site_start[i]:site_start[i+1] form block i.
+    order: (b, k) int32, haplotypes of each block sorted by group, then by index.
+    from_previous: (b, k) int32, place of haplotype order[i, p] in order[i-1] (block 0: unused).
+    group_start: (g + b,) int64, for each block its groups' first places in ``order`` and, last, k.
+    group_offset: (b+1,) int64, where each block begins in ``group_start``.
+    alleles: uint8, allele code of each group at each site; those of site i begin at allele_start[i].
+    allele_start: (t,) int64.
+    """
+
+    site_start: np.ndarray
+    order: np.ndarray
+    from_previous: np.ndarray
+    group_start: np.ndarray
+    group_offset: np.ndarray
+    alleles: np.ndarray
+    allele_start: np.ndarray
+
+
+class Cells(NamedTuple):
+    """Untyped rows cut into ``c`` cells, none of which reaches across a typed site.
+
+    row_start, row_stop: (c,) int64, the rows of the window that a cell covers.
+    gap_start: (t+2,) int64, cells gap_start[i]:gap_start[i+1] lie between typed sites i-1 and i (i = 0:
+    before the first, i = t: after the last).
+    classes: (k, c) uint16 or int32, class of each haplotype in each cell.
+    class_start: (c+1,) int64, first class of each cell in ``entry_start``.
+    entry_start: int64, ALT rows of a class, relative to row_start, are entries[entry_start[i]:entry_start[i+1]].
+    entries: uint8.
+    """
+
+    row_start: np.ndarray
+    row_stop: np.ndarray
+    gap_start: np.ndarray
+    classes: np.ndarray
+    class_start: np.ndarray
+    entry_start: np.ndarray
+    entries: np.ndarray
+
+
+@numba.njit(cache=True, nogil=True)
+def _refine(classes, codes, n_codes, table, out):
+    """Splits ``classes`` (k,) by ``codes`` (k,) into ``out``; returns the number of classes.
+
+    New classes are numbered by their first haplotype. ``table`` is scratch for (class, code) pairs.
+    """
+    n = 0
+    for j in range(len(classes)):
+        n = max(n, classes[j] + 1)
+    table[: n * n_codes] = -1
+    found = 0
+    for j in range(len(classes)):
+        key = classes[j] * n_codes + codes[j]
+        if table[key] < 0:
+            table[key] = found
+            found += 1
+        out[j] = table[key]
+    return found
+
+
+def collapse_typed(codes: np.ndarray, max_groups: int) -> Blocks:
+    """Cuts typed sites into blocks with at most ``max_groups`` distinct haplotypes (at least one site each).
+
+    codes: (t, k) uint8 allele codes of the panel at the typed sites.
+    """
+    t, k = codes.shape
+    n_codes = int(codes.max(initial=1)) + 1
+    table = np.empty(k * n_codes, np.int32)
+    current, refined = np.zeros(k, np.int32), np.empty(k, np.int32)
+    starts, groups, first = [0], [], 0
+    for i in range(t):
+        n = _refine(current, codes[i], n_codes, table, refined)
+        if i > first and (n > max_groups or i - first == MAX_BLOCK_SITES):
+            groups.append(current.copy())
+            starts.append(i)
+            first = i
+            current[:] = 0
+            _refine(current, codes[i], n_codes, table, refined)
+        current, refined = refined, current
+    groups.append(current)
+    return _assemble_blocks(codes, np.array([*starts, t]), groups)
+
+
+def _assemble_blocks(codes, site_start, groups) -> Blocks:
+    t, k = codes.shape
+    b = len(groups)
+    order, from_previous = np.empty((b, k), np.int32), np.empty((b, k), np.int32)
+    place = np.empty(k, np.int32)
+    group_start, alleles, allele_start = [], [], np.empty(t, np.int64)
+    n_alleles = 0
+    for i, group in enumerate(groups):
+        order[i] = np.argsort(group, kind="stable")
+        if i:
+            from_previous[i] = place[order[i]]
+        place[order[i]] = np.arange(k, dtype=np.int32)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(group))])
+        group_start.append(starts)
+        first, last = site_start[i], site_start[i + 1]
+        alleles.append(codes[first:last][:, order[i, starts[:-1]]].ravel())
+        allele_start[first:last] = n_alleles + np.arange(last - first) * (len(starts) - 1)
+        n_alleles += len(alleles[-1])
+    return Blocks(
+        site_start=site_start.astype(np.int64),
+        order=order,
+        from_previous=from_previous,
+        group_start=np.concatenate(group_start),
+        group_offset=np.concatenate([[0], np.cumsum([len(g) for g in group_start])]),
+        alleles=np.concatenate(alleles),
+        allele_start=allele_start,
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _minor_carriers(bits, k, n_carriers, out):
+    """Haplotypes with the row's rarer allele into ``out``; returns how many. bits: (ceil(k/8),) uint8."""
+    flip = np.uint8(255) if 2 * n_carriers > k else np.uint8(0)
+    n = 0
+    for byte in range(len(bits)):
+        value = bits[byte] ^ flip
+        if value == 0:
+            continue
+        for bit in range(8):
+            j = byte * 8 + bit
+            if (value >> bit) & 1 and j < k:
+                out[n] = j
+                n += 1
+    return n
+
+
+@numba.njit(cache=True, nogil=True)
+def _classify(bits, counts, k, classes):
+    """Classes of haplotypes equal over all rows of ``bits`` (rows, ceil(k/8)); returns how many classes."""
+    classes[:] = 0
+    size, seen, target = np.zeros(k, np.int32), np.zeros(k, np.int32), np.empty(k, np.int32)
+    touched, carriers = np.empty(k, np.int32), np.empty(k, np.int32)
+    size[0] = k
+    n_classes = 1
+    for r in range(len(bits)):
+        n = _minor_carriers(bits[r], k, counts[r], carriers)
+        n_touched = 0
+        for i in range(n):
+            c = classes[carriers[i]]
+            if seen[c] == 0:
+                touched[n_touched] = c
+                n_touched += 1
+            seen[c] += 1
+        for i in range(n_touched):
+            c = touched[i]
+            target[c] = c
+            if seen[c] < size[c]:
+                target[c] = n_classes
+                size[n_classes] = seen[c]
+                size[c] -= seen[c]
+                n_classes += 1
+            seen[c] = 0
+        for i in range(n):
+            classes[carriers[i]] = target[classes[carriers[i]]]
+    return n_classes
+
+
+@numba.njit(cache=True, nogil=True)
+def _classify_cells(bits, counts, k, row_start, row_stop, classes, n_classes):
+    """Fills classes (c, k), n_classes (c,); returns (entries, entries per class) of these cells."""
+    entries, per_class = np.empty(1 << 12, np.uint8), np.empty(1 << 12, np.int64)
+    n_entries, n_total = 0, 0
+    member = np.empty(k, np.int64)
+    for c in range(len(row_start)):
+        first, last = row_start[c], row_stop[c]
+        n = _classify(bits[first:last], counts[first:last], k, classes[c])
+        n_classes[c] = n
+        for j in range(k):
+            member[classes[c, j]] = j
+        while n_total + n > len(per_class):
+            per_class = np.concatenate((per_class, np.empty_like(per_class)))
+        while n_entries + n * (last - first) > len(entries):
+            entries = np.concatenate((entries, np.empty_like(entries)))
+        for v in range(n):
+            j, before = member[v], n_entries
+            for r in range(first, last):
+                if (bits[r, j >> 3] >> (j & 7)) & 1:
+                    entries[n_entries] = r - first
+                    n_entries += 1
+            per_class[n_total] = n_entries - before
+            n_total += 1
+    return entries[:n_entries].copy(), per_class[:n_total].copy()
+
+
+def cut_cells(gap_start: np.ndarray, gap_stop: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cuts gaps between typed sites, rows gap_start[i]:gap_stop[i], evenly into cells of MAX_CELL_ROWS at most.
+
+    Returns row_start (c,), row_stop (c,) and, for each gap and the end, its first cell (gaps+1,), int64.
+    """
+    rows = gap_stop - gap_start
+    n_cells = -(-rows // MAX_CELL_ROWS)
+    first_cell = np.concatenate([[0], np.cumsum(n_cells)])
+    gap = np.repeat(np.arange(len(rows)), n_cells)
+    nth = np.arange(first_cell[-1]) - first_cell[gap]
+    start = gap_start[gap] + nth * rows[gap] // n_cells[gap]
+    stop = gap_start[gap] + (nth + 1) * rows[gap] // n_cells[gap]
+    return start, stop, first_cell
+
+
+def collapse_untyped(bits: np.ndarray, k: int, gap_start: np.ndarray, gap_stop: np.ndarray, threads: int) -> Cells:
+    """Classes of haplotypes that are equal over each cell of untyped rows.
+
+    bits: (r, ceil(k/8)) uint8, the window's rows. gap_start, gap_stop: (t+1,) int64, rows between typed sites.
+    """
+    row_start, row_stop, first_cell = cut_cells(gap_start, gap_stop)
+    c = len(row_start)
+    counts = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
+    classes = np.empty((c, k), np.uint16 if k <= 1 << 16 else np.int32)
+    n_classes = np.empty(c, np.int64)
+    parts = np.array_split(np.arange(c), max(1, min(c, 4 * threads)))
+
+    def work(part):
+        span = slice(part[0], part[-1] + 1) if len(part) else slice(0, 0)
+        return _classify_cells(bits, counts, k, row_start[span], row_stop[span], classes[span], n_classes[span])
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(pool.map(work, parts))
+    per_class = np.concatenate([p for _, p in results])
+    # Haplotype-major: a target copies the same haplotypes over many cells, which then share cache lines.
+    classes = np.ascontiguousarray(classes.T)
+    return Cells(
+        row_start=row_start,
+        row_stop=row_stop,
+        gap_start=first_cell,
+        classes=classes,
+        class_start=np.concatenate([[0], np.cumsum(n_classes)]),
+        entry_start=np.concatenate([[0], np.cumsum(per_class)]),
+        entries=np.concatenate([e for e, _ in results]),
+    )

@@ -1,0 +1,150 @@
+"""Records through cyvcf2 (htslib): BCF, and regions of indexed files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from cyvcf2 import VCF, Variant
+from cyvcf2.cyvcf2 import set_htslib_log_level
+
+from npimpute.errors import InputError
+from npimpute.types import Haplotypes, Sites
+from npimpute.vcf import parse
+from npimpute.vcf.records import Part, Selection, genotype_error, no_genotypes
+from npimpute.vcf.region import Region
+from npimpute.vcf.source import PIECE, Source
+
+if "CYVCF2_HTSLIB_LOG_LEVEL" not in os.environ:
+    # htslib writes to stderr by itself; what matters of it is raised here as an InputError.
+    set_htslib_log_level(0)
+
+
+def variants(source: Source, region: Region | None, threads: int) -> Iterator[Variant]:
+    """The records of ``source`` in file order; with a region and an index at least those of the region.
+
+    Raises InputError where htslib cannot go on.
+    """
+    last = "its header"
+    try:
+        records = _records(VCF(str(source.path), threads=threads), source, region)
+        while (record := next(records, None)) is not None:
+            last = f"{record.CHROM}:{record.POS}"
+            yield record
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is what cyvcf2 raises when htslib gives up
+        found = " ".join(str(error).split())
+        raise InputError(
+            f"{source.path}: cannot be read past {last} ({found}); the file is damaged or truncated: make it again"
+        ) from None
+
+
+def _records(vcf: VCF, source: Source, region: Region | None) -> Iterator[Variant]:
+    """The whole file, or the region through the index."""
+    if region is None or source.index() is None:
+        return iter(vcf)
+    names = [name for name in vcf.seqnames if region.has_contig(name)]
+    if not names:
+        return iter(())
+    name = region.contig if region.contig in names else names[0]
+    end = "" if region.end is None else region.end
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cyvcf2 warns when the region is empty, which is for the caller to judge
+        found = vcf(f"{name}:{region.start}-{end}")
+        first = next(found, None)
+    return iter(()) if first is None else _chain(first, found)
+
+
+def _chain(first: Variant, others: Iterator[Variant]) -> Iterator[Variant]:
+    yield first
+    yield from others
+
+
+def hts_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
+    """The panel records of ``source`` in file order, as ``text_parts`` gives them."""
+    capacity = max(1, PIECE // (4 * len(selection.samples)))
+    batch = None
+    for record in variants(source, region, threads):
+        if batch is None or batch.contig != record.CHROM or not batch.has_room(record):
+            if batch is not None:
+                yield batch.part()
+            batch = _Batch(record.CHROM, selection, max(capacity, len(record.ALT)))
+        error = batch.add(record, region)
+        if error is not None:
+            yield batch.part(error)
+            return
+    if batch is not None:
+        yield batch.part()
+
+
+class _Batch:
+    """Records of one contig as they come in, up to ``capacity`` rows."""
+
+    def __init__(self, contig: str, selection: Selection, capacity: int):
+        self.contig = contig
+        self._selection = selection
+        self._capacity = capacity
+        self._bits = np.empty((min(capacity, 1024), selection.row_bytes), np.uint8)
+        self._rows = 0
+        self._all_pos: list[int] = []
+        self._sites: list[tuple[int, str, str, str]] = []
+        self._n_monomorphic = 0
+
+    def has_room(self, record: Variant) -> bool:
+        return len(self._all_pos) < self._capacity and self._rows + len(record.ALT) <= self._capacity
+
+    def add(self, record: Variant, region: Region | None) -> InputError | None:
+        """Take ``record`` in; returns what makes it unfit, if anything does."""
+        self._all_pos.append(record.POS)
+        if not in_region(record, region):
+            return None
+        alt = record.ALT
+        if not alt:
+            self._n_monomorphic += 1
+            return None
+        stop = self._rows + len(alt)
+        if stop > len(self._bits):
+            self._bits = np.concatenate([self._bits, np.empty((max(stop, len(self._bits)), self._bits.shape[1]), np.uint8)])
+        path = self._selection.path
+        codes = genotype_codes(record, path)
+        if isinstance(codes, InputError):
+            return codes
+        fault, sample = parse.pack_codes(codes, len(alt) + 1, self._selection.slots, self._bits[self._rows : stop])
+        if fault != parse.OK:
+            where = f"{record.CHROM}:{record.POS}"
+            return genotype_error(path, where, self._selection.samples[sample], written(codes[sample]), fault)
+        self._rows = stop
+        self._sites.append((record.POS, record.ID or ".", record.REF, ",".join(alt)))
+        return None
+
+    def part(self, error: InputError | None = None) -> Part:
+        """All that was taken in."""
+        pos, ids, ref, alt = (list(column) for column in zip(*self._sites, strict=True)) if self._sites else ([], [], [], [])
+        sites = Sites(self.contig, np.array(pos, np.int64), ids, ref, alt)
+        haplotypes = Haplotypes(sites, self._bits[: self._rows].copy(), self._selection.k)
+        return Part(self.contig, np.array(self._all_pos, np.int64), haplotypes, self._n_monomorphic, error)
+
+
+def in_region(record: Variant, region: Region | None) -> bool:
+    """Whether the record's POS is in ``region``; htslib also finds records that only reach into it."""
+    if region is None:
+        return True
+    inside = record.POS >= region.start and (region.end is None or record.POS <= region.end)
+    return inside and region.has_contig(record.CHROM)
+
+
+def genotype_codes(record: Variant, path: Path) -> np.ndarray | InputError:
+    """(samples, ploidy + 1) int16 allele codes, as ``parse.pack_codes`` takes them; the error if there is no GT."""
+    if record.FORMAT[:1] != ["GT"]:
+        return no_genotypes(path, f"{record.CHROM}:{record.POS}")
+    return record.genotype.array()
+
+
+def written(codes: np.ndarray) -> str:
+    """One sample's allele codes as VCF text."""
+    alleles = ["." if code == -1 else str(code) for code in codes[:-1] if code != -2]
+    return ("|" if codes[-1] else "/").join(alleles)

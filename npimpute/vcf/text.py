@@ -1,0 +1,164 @@
+"""VCF text to haplotypes: slabs of whole lines, parsed by several threads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from npimpute.errors import InputError
+from npimpute.types import Haplotypes, Sites
+from npimpute.vcf import parse
+from npimpute.vcf.records import Part, Selection, clip, genotype_error, no_genotypes
+from npimpute.vcf.region import Region
+from npimpute.vcf.source import ROOM, Source, in_order, text_pieces, truncated
+
+_SHORTEST_FIXED = 18  # nine fields of one byte, each with its tab
+_NEWLINE = np.frombuffer(b"\n", np.uint8)
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Whole lines: buf[start:stop] of a uint8 array, ending in a newline.
+
+    cut: that newline was not in the file, so the last line may lack its end.
+    """
+
+    buf: np.ndarray
+    start: int
+    stop: int
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The lines of a slab; arrays as in ``parse.index_lines``."""
+
+    slab: Slab
+    cols: np.ndarray
+    pos: np.ndarray
+    n_alt: np.ndarray
+
+    def text(self, start: int, stop: int) -> str:
+        return self.slab.buf[start:stop].tobytes().decode("utf-8", "replace")
+
+    def contig(self, line: int) -> str:
+        return self.text(self.cols[line, 0], self.cols[line, 1] - 1)
+
+    def field(self, lines: np.ndarray, field: int) -> list[str]:
+        """One field of each of ``lines``."""
+        nothing = np.empty(0, np.uint8)
+        joined = np.empty(parse.join_field(self.slab.buf, self.cols, lines, field, nothing), np.uint8)
+        parse.join_field(self.slab.buf, self.cols, lines, field, joined)
+        return joined.tobytes().decode("utf-8", "replace").split("\n")[:-1]
+
+
+def text_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
+    """The records of a VCF in file order. Raises InputError when its compressed data are damaged."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        slabs = line_slabs(text_pieces(source, pool, threads))
+        for parts in in_order(pool, lambda slab: parse_slab(slab, selection, region), slabs, threads):
+            yield from parts
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def line_slabs(pieces: Iterator[np.ndarray]) -> Iterator[Slab]:
+    """Move the borders of ``pieces`` (as of ``text_pieces``) to line ends."""
+    rest = np.empty(0, np.uint8)
+    for piece in pieces:
+        last = parse.last_newline(piece, ROOM, len(piece))
+        if last < 0:
+            rest = np.concatenate([rest, piece[ROOM:]])
+            continue
+        if len(rest) > ROOM:
+            yield Slab(np.concatenate([rest, piece[ROOM : last + 1]]), 0, len(rest) + last + 1 - ROOM)
+        else:
+            piece[ROOM - len(rest) : ROOM] = rest
+            yield Slab(piece, ROOM - len(rest), last + 1)
+        rest = piece[last + 1 :]
+    if len(rest):
+        yield Slab(np.concatenate([rest, _NEWLINE]), 0, len(rest) + 1, cut=True)
+
+
+def parse_slab(slab: Slab, selection: Selection, region: Region | None) -> list[Part]:
+    """The records of ``slab``, one Part for each run of a contig; a record at fault ends the last one."""
+    n_samples = len(selection.samples)
+    capacity = (slab.stop - slab.start) // (_SHORTEST_FIXED + 2 * n_samples) + 1
+    cols = np.empty((capacity, parse.INDEX_WIDTH), np.int64)
+    pos, n_alt = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
+    new_contig = np.empty(capacity, np.bool_)
+    n, fault, at = parse.index_lines(slab.buf, slab.start, slab.stop, cols, pos, n_alt, new_contig)
+    index = _Index(slab, cols[:n], pos[:n], n_alt[:n])
+    borders = [*np.flatnonzero(new_contig[:n]).tolist(), n]
+    parts = []
+    for start, stop in pairwise(borders):
+        parts.append(_parse_run(index, start, stop, selection, region))
+        if parts[-1].error:
+            return parts
+    if fault != parse.OK:
+        parts.append(Part.of_error(_line_error(index, at, fault, selection)))
+    return parts
+
+
+def _parse_run(index: _Index, start: int, stop: int, selection: Selection, region: Region | None) -> Part:
+    """Lines start..stop-1, all of one contig."""
+    contig = index.contig(start)
+    all_pos = index.pos[start:stop].copy()  # not to hold the whole index
+    wanted = np.ones(stop - start, np.bool_)
+    if region is not None:
+        wanted = (all_pos >= region.start) & region.has_contig(contig)
+        wanted &= True if region.end is None else all_pos <= region.end
+    variable = index.n_alt[start:stop] > 0
+    lines = start + np.flatnonzero(wanted & variable)
+    bits = np.empty((int(index.n_alt[lines].sum()), selection.row_bytes), np.uint8)
+    done, fault, sample, at = parse.pack_lines(
+        index.slab.buf, index.cols, lines, index.n_alt, selection.slots, selection.chosen, bits
+    )
+    error = None
+    if fault != parse.OK:
+        error = _genotype_error(index, int(lines[done]), fault, sample, at, selection)
+        all_pos = all_pos[: lines[done] - start + 1]
+        lines = lines[:done]
+        bits = bits[: int(index.n_alt[lines].sum())]
+    names = (index.field(lines, field) for field in (parse.ID, parse.REF, parse.ALT))
+    sites = Sites(contig, index.pos[lines], *names)
+    return Part(contig, all_pos, Haplotypes(sites, bits, selection.k), int((wanted & ~variable).sum()), error)
+
+
+def _genotype_error(index: _Index, line: int, fault: int, sample: int, at: int, selection: Selection) -> InputError:
+    """The error of a line whose fixed fields are sound."""
+    path, end = selection.path, int(index.cols[line, parse.END])
+    record = f"{index.contig(line)}:{index.pos[line]}"
+    if fault == parse.NO_GT:
+        return no_genotypes(path, record)
+    if index.slab.cut and line == len(index.cols) - 1:
+        stump = fault in (parse.PLOIDY, parse.MALFORMED) and "\t" not in index.text(at, end)
+        if stump or fault == parse.TOO_FEW:
+            return truncated(path)
+    if fault in (parse.TOO_FEW, parse.TOO_MANY):
+        many = 9 + len(selection.samples)
+        found = f"{'fewer' if fault == parse.TOO_FEW else 'more'} than the header's {many} columns"
+        return InputError(f"{path}: {record}: the record has {found}; the file is damaged: make it again")
+    genotype = index.text(at, end).split("\t", 1)[0].split(":", 1)[0]
+    return genotype_error(path, record, selection.samples[sample], genotype, fault)
+
+
+def _line_error(index: _Index, at: int, fault: int, selection: Selection) -> InputError:
+    """The error of the line at ``at``, whose fixed fields could not be parsed."""
+    slab, path = index.slab, selection.path
+    line = slab.buf[at : slab.stop].tobytes().split(b"\n", 1)[0].decode("utf-8", "replace")
+    if slab.cut and at + len(line.encode()) + 1 >= slab.stop:
+        return truncated(path)
+    fields = line.split("\t")
+    if fault == parse.POSITION:
+        return InputError(
+            f"{path}: contig {clip(fields[0])}: POS {clip(fields[1])!r} is not a number; the file is damaged: make it again"
+        )
+    record = clip(":".join(fields[:2]))
+    found = f"the record has {len(fields)} columns, some perhaps empty, where the header has {9 + len(selection.samples)}"
+    return InputError(f"{path}: {record}: {found}; columns are parted by single tabs: make the file again")
