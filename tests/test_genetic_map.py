@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npimpute.errors import ConfigError, InputError
-from npimpute.panel.contigs import contig_key
+from npimpute.contigs import contig_key
 from npimpute.panel.genetic_map import constant_rate, read_genetic_map
 
 BP = [1000, 5000, 20000, 21000]

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npimpute.errors import ConfigError, InputError
+from npimpute.vcf import htslib as htslib_module
 from npimpute.vcf import source as source_module
 from npimpute.vcf import text as text_module
 from npimpute.vcf.htslib import hts_parts
@@ -24,6 +25,7 @@ from npimpute.vcf.source import open_source
 
 needs_bcftools = pytest.mark.skipif(shutil.which("bcftools") is None, reason="bcftools is not installed")
 FIXED = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
+ALTS = ["C", "G", "T", "C,G", "AT", "<DEL>,C,T", ",".join("A" * i + "C" for i in range(1, 14)), "."]
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
@@ -61,8 +63,7 @@ class Written:
             pos = draw.randint(1, 50)
             for _ in range(n_records):
                 pos += draw.randint(1, 90)
-                for alt in draw.sample(["C", "G", "T", "C,G", "AT", "<DEL>,C,T", ",".join("A" * i + "C" for i in range(1, 14)), "."],
-                                       draw.choice([1, 1, 2])):
+                for alt in draw.sample(ALTS, draw.choice([1, 1, 2])):
                     n = 0 if alt == "." else alt.count(",") + 1
                     alleles = [draw.randint(0, n) for _ in range(2 * n_samples)]
                     name, ref = draw.choice([".", f"rs{pos}", "a;b"]), draw.choice(["A", "ACGT"])
@@ -128,9 +129,17 @@ def test_text_and_htslib_give_what_was_written(tmp_path_factory, seed, n_samples
     assert by_htslib(path) == panel.expected()
 
 
-@pytest.mark.parametrize("pack", [str.encode, lambda text: bgzf(text.encode()), lambda text: gzip.compress(text.encode()),
-                                  lambda text: gzip.compress(text[:999].encode()) + gzip.compress(text[999:].encode()),
-                                  lambda text: text.replace("\n", "\r\n").encode(), lambda text: text.rstrip("\n").encode()])
+PACKINGS = [
+    str.encode,
+    lambda text: bgzf(text.encode()),
+    lambda text: gzip.compress(text.encode()),
+    lambda text: gzip.compress(text[:999].encode()) + gzip.compress(text[999:].encode()),
+    lambda text: text.replace("\n", "\r\n").encode(),
+    lambda text: text.rstrip("\n").encode(),
+]
+
+
+@pytest.mark.parametrize("pack", PACKINGS)
 @pytest.mark.parametrize(("piece", "room"), [(300, 4), (3000, 1 << 20), (8 << 20, 1 << 20)])
 def test_packing_and_piece_borders_do_not_matter(tmp_path, monkeypatch, pack, piece, room):
     monkeypatch.setattr(source_module, "PIECE", piece)
@@ -156,6 +165,33 @@ def test_bcf_gives_the_same(tmp_path):
         assert gather(reader) == panel.expected({"S1", "S6"})
 
 
+def test_htslib_chunks_do_not_matter(tmp_path, monkeypatch):
+    monkeypatch.setattr(htslib_module, "PIECE", 4 * 7 * 10)
+    panel = Written(6)
+    path = save(tmp_path / "p.vcf", panel.text)
+    assert by_htslib(path) == panel.expected()
+    source = open_source(path)
+    parts = list(hts_parts(source, Selection.of(path, source.samples, None, None), None, 1))
+    assert len(parts) > 12 and max(len(part.all_pos) for part in parts) == 10
+
+
+@pytest.mark.parametrize("bad", ["0/1", "2|0", "0|2", ".|0", "0|.", "0!1", "0|1!", "/|1", "0|:"])
+def test_a_bad_genotype_is_found_wherever_it_is(tmp_path, bad):
+    for n in (1, 4, 5, 8, 11):
+        for i in range(n):
+            calls = ["0|1"] * n
+            calls[i] = bad
+            message = refusal(save(tmp_path / "p.vcf", header([f"S{j}" for j in range(n)]) + record(9, *calls)))
+            assert f"20:9, sample S{i}: genotype {bad.rstrip(':')} " in message
+
+
+@pytest.mark.parametrize("i", range(11))
+def test_a_bad_separator_is_found_wherever_it_is(tmp_path, i):
+    line = "\t".join(["0|1"] * (i + 1)) + " " + "\t".join(["0|1"] * (11 - i))
+    message = refusal(save(tmp_path / "p.vcf", header("ABCDEFGHIJKL") + record(9, line)))
+    assert f"sample {'ABCDEFGHIJKL'[i]}: genotype 0|1 0|1 is not a genotype" in message
+
+
 def test_sample_selection(tmp_path):
     panel = Written(7, n_samples=13)
     path = save(tmp_path / "p.vcf", panel.text)
@@ -177,7 +213,9 @@ def test_faults_of_dropped_samples_do_not_count(tmp_path):
 
 
 @pytest.mark.parametrize("written", ["20:1000-2000", "chr20:1,000-2,000", "21:1-500", "20:1500-", "21"])
-def test_region_scan(tmp_path, written):
+@pytest.mark.parametrize("piece", [200, 8 << 20])
+def test_region_scan(tmp_path, monkeypatch, written, piece):
+    monkeypatch.setattr(source_module, "PIECE", piece)
     panel = Written(11)
     path = save(tmp_path / "p.vcf", panel.text)
     region = Region.parse(written)
@@ -187,12 +225,12 @@ def test_region_scan(tmp_path, written):
 
 
 @needs_bcftools
-@pytest.mark.parametrize(("kind", "suffix", "index"), [("z", "vcf.gz", "-t"), ("z", "vcf.gz", "-c"), ("b", "bcf", "-c")])
+@pytest.mark.parametrize(("suffix", "index"), [("vcf.gz", "-t"), ("vcf.gz", "-c"), ("bcf", "-c")])
 @pytest.mark.parametrize("written", ["chr20:1000-2000", "21:1500-", "20", "21:80000000-"])
-def test_region_by_index(tmp_path, kind, suffix, index, written):
+def test_region_by_index(tmp_path, suffix, index, written):
     panel = Written(11)
     path = tmp_path / f"p.{suffix}"
-    bcftools("view", f"-O{kind}", "-o", path, save(tmp_path / "p.vcf", panel.text))
+    bcftools("view", "-Ob" if suffix == "bcf" else "-Oz", "-o", path, save(tmp_path / "p.vcf", panel.text))
     region = Region.parse(written)
     expected = panel.expected(region=(region.contig.removeprefix("chr"), region.start, region.end or 10**9))
     assert gather(open_panel_vcf(path, region)) == expected
@@ -212,7 +250,8 @@ def test_region_reaching_records_are_left_out(tmp_path):
 
 def test_region_parse():
     assert Region.parse("chr20:1,000-2000") == Region("chr20", 1000, 2000)
-    assert [Region.parse(text) for text in ("20", "20:5", "20:5-")] == [Region("20"), Region("20", 5, 5), Region("20", 5)]
+    assert Region.parse("20") == Region("20") and Region.parse("20:5-") == Region("20", 5)
+    assert Region.parse("20:5") == Region("20", 5, 5)
     assert Region("chrM").has_contig("MT") and Region("20").has_contig("chr20") and not Region("2").has_contig("chr20")
     for text in ("", ":5", "20:", "20:x", "20:9-5", "20:0-5", "20:1-2-3", "20:1,00", "20:-5", "2 0"):
         with pytest.raises(ConfigError) as caught:
@@ -238,12 +277,13 @@ BAD_RECORDS = {
 BAD_TEXT = {
     "not a genotype": (record(9, "0|1", "0|x", "0|0"), ["20:9, sample B", "0|x is not a genotype"]),
     "empty genotype": (record(9, "0|1", "", "0|0"), ["20:9, sample B", "not a genotype"]),
-    "too few columns": (record(9, "0|1", "0|0") + record(10, "0|0", "0|0", "0|0"), ["20:9", "fewer than the header's 12"]),
+    "too few columns": (record(9, "0|1", "0|0") + SOUND, ["20:9", "fewer than the header's 12"]),
     "too many columns": (record(9, "0|1", "0|0", "0|0", "0|0"), ["20:9", "more than the header's 12"]),
     "hardly a column": ("20\t9\n", ["20:9", "2 columns"]),
     "bad position": (record("9x", "0|1", "0|0", "0|0"), ["contig 20", "'9x' is not a number"]),
     "cut in a line": (record(9, "0|1", "0|0", "0|0")[:-5], ["truncated"]),
     "cut in a genotype": (record(9, "0|1", "0|0", "0|0")[:-2], ["truncated"]),
+    "unphased without a last newline": (record(9, "0|1", "0|0", "0/1")[:-1], ["20:9, sample C", "not phased"]),
     "cut in the fixed columns": ("20\t9\t.\tA", ["truncated"]),
 }
 
@@ -296,7 +336,8 @@ def test_truncated_and_damaged_files_are_refused(tmp_path):
         assert "truncated" in refusal(save(path, whole[:cut]))
     assert "damaged" in refusal(save(path, whole[: len(whole) // 2] + BGZF_END))
     assert "truncated" in refusal(save(path, bgzf(text[: len(text) // 2])))
-    assert "truncated" in refusal(save(path, gzip.compress(text)[:-900]))
+    for cut in (900, 4):  # 4: all of the text is there, its checksum is not
+        assert "truncated" in refusal(save(path, gzip.compress(text)[:-cut]))
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 255
     assert "damaged" in refusal(save(path, bytes(flipped)))

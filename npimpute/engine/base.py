@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -14,11 +15,11 @@ class Engine(Protocol):
 
     name: str
 
-    def impute(self, window: Window) -> np.ndarray:
+    def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """(n, r) float32: probability that each target haplotype carries each panel row's ALT allele.
 
         At the rows of a typed site, the probability given all the haplotype's other typed sites (leave-one-out),
-        which for a missing genotype is what is known of it.
+        which for a missing genotype is what is known of it. progress: called with the share of the window done.
         """
         ...
 

@@ -13,55 +13,14 @@ Two different sets of reference haplotypes are indistinguishable in two differen
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numba
 import numpy as np
 
+from .forward_backward import Blocks, Cells
+
 MAX_BLOCK_SITES = 64
 MAX_CELL_ROWS = 64
-
-
-class Blocks(NamedTuple):
-    """Typed sites cut into ``b`` blocks; ``g`` groups in all blocks together.
-
-    site_start: (b+1,) int64, typed sites site_start[i]:site_start[i+1] form block i.
-    order: (b, k) int32, haplotypes of each block sorted by group, then by index.
-    from_previous: (b, k) int32, place of haplotype order[i, p] in order[i-1] (block 0: unused).
-    group_start: (g + b,) int64, for each block its groups' first places in ``order`` and, last, k.
-    group_offset: (b+1,) int64, where each block begins in ``group_start``.
-    alleles: uint8, allele code of each group at each site; those of site i begin at allele_start[i].
-    allele_start: (t,) int64.
-    """
-
-    site_start: np.ndarray
-    order: np.ndarray
-    from_previous: np.ndarray
-    group_start: np.ndarray
-    group_offset: np.ndarray
-    alleles: np.ndarray
-    allele_start: np.ndarray
-
-
-class Cells(NamedTuple):
-    """Untyped rows cut into ``c`` cells, none of which reaches across a typed site.
-
-    row_start, row_stop: (c,) int64, the rows of the window that a cell covers.
-    gap_start: (t+2,) int64, cells gap_start[i]:gap_start[i+1] lie between typed sites i-1 and i (i = 0:
-    before the first, i = t: after the last).
-    classes: (k, c) uint16 or int32, class of each haplotype in each cell.
-    class_start: (c+1,) int64, first class of each cell in ``entry_start``.
-    entry_start: int64, ALT rows of a class, relative to row_start, are entries[entry_start[i]:entry_start[i+1]].
-    entries: uint8.
-    """
-
-    row_start: np.ndarray
-    row_stop: np.ndarray
-    gap_start: np.ndarray
-    classes: np.ndarray
-    class_start: np.ndarray
-    entry_start: np.ndarray
-    entries: np.ndarray
 
 
 @numba.njit(cache=True, nogil=True)

@@ -31,6 +31,7 @@ EM_STEPS = 4
 ESTIMATE_HAPLOTYPES, ESTIMATE_SITES = 60, 1_000
 # A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
 MIN_GROUPS, HAPLOTYPES_PER_GROUP = 32, 32
+CALLS_PER_THREAD = 8
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class LiStephens:
     def ne(self) -> float:
         return self._ne if self._ne is not None else START_NE
 
-    def impute(self, window: Window) -> np.ndarray:
+    def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
         n = window.alleles.shape[1]
         if len(window.typed) == 0:
@@ -85,20 +86,29 @@ class LiStephens:
         gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
         cells = collapse_untyped(window.panel.bits, window.panel.k, gap_start, gap_stop, self._threads)
         queries = Queries(observed, typed_rows, _fractions(window, rows))
-        return self._run(queries, typed, cells, self.ne, self.error_rate)
+        return self._run(queries, typed, cells, self.ne, self.error_rate, progress)
 
-    def _run(self, queries: Queries, typed: _Compressed, cells: Cells, ne: float, err: float) -> np.ndarray:
+    def _run(
+        self,
+        queries: Queries,
+        typed: _Compressed,
+        cells: Cells,
+        ne: float,
+        err: float,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> np.ndarray:
         n = len(queries.observed)
         model = _model(typed, ne, err)
         out = np.empty((n, len(queries.fraction)), np.float32)
-        ends = np.linspace(0, n, min(n, 4 * self._threads) + 1).astype(int)
+        ends = np.linspace(0, n, min(n, CALLS_PER_THREAD * self._threads) + 1).astype(int)
         with ThreadPoolExecutor(self._threads) as pool:
             calls = [
                 pool.submit(impute_range, first, last, queries, typed.blocks, cells, model, out)
                 for first, last in zip(ends, ends[1:], strict=False)
             ]
-            for call in calls:
+            for done, call in enumerate(calls, 1):
                 call.result()
+                progress(done / len(calls))
         return out
 
     def _estimate(self, typed: _Compressed, observed: np.ndarray) -> None:

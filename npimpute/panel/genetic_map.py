@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npimpute.errors import ConfigError, InputError
-from npimpute.panel.contigs import contig_key
+from npimpute.contigs import contig_key
 
 END_CM = 5.0
 """cM at each end of a map whose mean rate is used beyond that end."""

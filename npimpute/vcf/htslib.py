@@ -108,7 +108,9 @@ class _Batch:
             return None
         stop = self._rows + len(alt)
         if stop > len(self._bits):
-            self._bits = np.concatenate([self._bits, np.empty((max(stop, len(self._bits)), self._bits.shape[1]), np.uint8)])
+            self._bits = np.concatenate(
+                [self._bits, np.empty((max(stop, len(self._bits)), self._bits.shape[1]), np.uint8)]
+            )
         path = self._selection.path
         codes = genotype_codes(record, path)
         if isinstance(codes, InputError):
@@ -123,7 +125,9 @@ class _Batch:
 
     def part(self, error: InputError | None = None) -> Part:
         """All that was taken in."""
-        pos, ids, ref, alt = (list(column) for column in zip(*self._sites, strict=True)) if self._sites else ([], [], [], [])
+        pos, ids, ref, alt = (
+            (list(column) for column in zip(*self._sites, strict=True)) if self._sites else ([], [], [], [])
+        )
         sites = Sites(self.contig, np.array(pos, np.int64), ids, ref, alt)
         haplotypes = Haplotypes(sites, self._bits[: self._rows].copy(), self._selection.k)
         return Part(self.contig, np.array(self._all_pos, np.int64), haplotypes, self._n_monomorphic, error)

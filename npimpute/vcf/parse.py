@@ -28,7 +28,7 @@ _ALLELE_BITS = np.uint64(0x0001000100010001)
 
 @njit(cache=True, nogil=True)
 def _find(buf, start, stop, byte):
-    """Offset of the first ``byte`` in buf[start:stop], or stop. Scans 64 bytes a step, which the compiler vectorises."""
+    """Offset of the first ``byte`` in buf[start:stop], or stop; 64 bytes a step, which the compiler vectorises."""
     at = start
     while at + 64 <= stop:
         block = buf[at : at + 64]

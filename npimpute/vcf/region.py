@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from npimpute.contigs import contig_key
 from npimpute.errors import ConfigError
 
 _WRITTEN = re.compile(r"(?P<contig>[^\s:]+)(?::(?P<start>[\d,]+)(?P<dash>-(?P<end>[\d,]+)?)?)?")
@@ -49,12 +50,6 @@ class Region:
     def has_contig(self, contig: str) -> bool:
         """Whether ``contig`` is this region's, whatever naming style the two use (20 or chr20, MT or chrM)."""
         return contig_key(contig) == contig_key(self.contig)
-
-
-def contig_key(contig: str) -> str:
-    """The same string for 20 and chr20, and for M, MT, chrM and chrMT."""
-    bare = contig[3:] if contig[:3].lower() == "chr" and len(contig) > 3 else contig
-    return "MT" if bare in ("M", "MT") else bare
 
 
 def _number(digits: str, text: str) -> int:

@@ -156,9 +156,10 @@ def _line_error(index: _Index, at: int, fault: int, selection: Selection) -> Inp
         return truncated(path)
     fields = line.split("\t")
     if fault == parse.POSITION:
-        return InputError(
-            f"{path}: contig {clip(fields[0])}: POS {clip(fields[1])!r} is not a number; the file is damaged: make it again"
-        )
+        found = f"POS {clip(fields[1])!r} is not a number"
+        return InputError(f"{path}: contig {clip(fields[0])}: {found}; the file is damaged: make it again")
     record = clip(":".join(fields[:2]))
-    found = f"the record has {len(fields)} columns, some perhaps empty, where the header has {9 + len(selection.samples)}"
+    found = (
+        f"the record has {len(fields)} columns, some perhaps empty, where the header has {9 + len(selection.samples)}"
+    )
     return InputError(f"{path}: {record}: {found}; columns are parted by single tabs: make the file again")

@@ -74,8 +74,8 @@ class VariantWriter:
     """Write records, in file order, with any number of `write` calls inside a `with` block.
 
     path: .vcf.gz and .bcf are indexed (.tbi, .csi), .vcf is not. contigs: (name, length in bp or None) in file
-    order. formats: of FORMATS, in that order in the file, GT first; "AP" writes AP1 and AP2. header_lines: whole
-    "##" lines. threads: workers that compress.
+    order. formats: of FORMATS, in that order in the file, GT first; "AP" writes AP1 and AP2; without samples the file
+    is sites only and they are not used. header_lines: whole "##" lines. threads: workers that compress.
 
     Raises ConfigError for an unusable name or format list; InputError where the file exists (and not `overwrite`),
     its directory is missing or not writable, or the disk is full.
@@ -93,7 +93,7 @@ class VariantWriter:
     ) -> None:
         self._path = Path(path)
         self._kind = _kind(self._path)
-        self._names = _format_names(formats)
+        self._names = _format_names(formats) if samples else ()
         _check_place(self._path, overwrite)
         self._temp = self._path.with_name(f".{os.getpid()}.{self._path.name}")
         self._samples = tuple(samples)
@@ -106,12 +106,15 @@ class VariantWriter:
 
     def __enter__(self) -> Self:
         with _file_errors(self._path):
-            plain = self._kind == ".vcf"
-            self._out = open(self._temp, "wb") if plain else BgzfWriter(self._temp, self._threads)
+            self._out = open(self._temp, "wb") if self._kind == ".vcf" else BgzfWriter(self._temp, self._threads)
         text = self._header.encode()
         if self._kind == ".bcf":
             text = b"BCF\x02\x02" + struct.pack("<I", len(text) + 1) + text + b"\x00"
-        self._put(text)
+        try:
+            self._put(text)
+        except BaseException:
+            self._discard()
+            raise
         return self
 
     def write(self, dosages: Dosages) -> None:
@@ -120,17 +123,14 @@ class VariantWriter:
             raise ValueError(f"{dosages.p.shape[1]} haplotypes for {len(self._samples)} samples")
         if dosages.sites.contig not in self._contigs:
             raise ValueError(f"contig {dosages.sites.contig} is not among the writer's contigs")
-        if len(dosages.sites) == 0:
-            return
         for part in _chunks(dosages, self._fields):
             self._put(self._render(part))
-        longest = max(map(len, dosages.sites.ref))
-        self._last_position = max(self._last_position, int(dosages.sites.pos.max()) + longest - 1)
+            end = int(part.sites.pos[-1]) + max(map(len, part.sites.ref)) - 1
+            self._last_position = max(self._last_position, end)
 
     def __exit__(self, kind, value, trace) -> None:
         if kind is not None:
-            self._discard()
-            return
+            return self._discard()
         try:
             with _file_errors(self._path):
                 self._out.close()
@@ -150,8 +150,7 @@ class VariantWriter:
             leads = _text_leads(part, rows, info, ":".join(self._names))
         lead = np.frombuffer(bytearray().join(leads), np.uint8)
         ends = np.cumsum(np.fromiter(map(len, leads), np.int64, len(leads)))
-        values = encode.sample_values(self._fields, n_alt)
-        codes = np.empty(int(values.max()) * len(self._samples), np.int16)
+        codes = np.empty(int(encode.sample_values(self._fields, n_alt).max()) * len(self._samples), np.int16)
         bound = encode.record_bounds(self._fields, n_alt, len(self._samples))
         out = np.empty(int(bound.sum()) + len(lead), np.uint8)
         p = np.ascontiguousarray(part.p, np.float32)
@@ -169,8 +168,8 @@ class VariantWriter:
     def _publish(self) -> None:
         """Index the finished temporary file and give both their final names."""
         suffix = self._build_index()
-        # First, so that no moment pairs the new data with the index of a file that it replaces.
-        for old in (".tbi", ".csi"):
+        # In this order no moment pairs data with the index of another file, and data never waits for its index.
+        for old in (".tbi", ".csi", ""):
             _with_suffix(self._path, old).unlink(missing_ok=True)
         if suffix:
             os.replace(_with_suffix(self._temp, suffix), _with_suffix(self._path, suffix))
@@ -183,9 +182,8 @@ class VariantWriter:
         import pysam
 
         csi = self._kind == ".bcf" or self._last_position > TBI_LIMIT
-        preset = "bcf" if self._kind == ".bcf" else "vcf"
         try:
-            pysam.tabix_index(str(self._temp), force=True, preset=preset, keep_original=True, csi=csi)
+            pysam.tabix_index(str(self._temp), force=True, preset=self._kind[1:4], keep_original=True, csi=csi)
         except OSError as error:
             # htslib does not say why; the usual reasons are these.
             message = f"{self._path}: its index cannot be built ({error}): records out of order, or no space left"
@@ -212,8 +210,7 @@ def _file_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = path.parent.resolve()
-            raise InputError(f"{path}: no space left on {place}: free some or write elsewhere") from error
+            raise InputError(f"{path}: no space left on its disk: free some or write elsewhere") from error
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
@@ -260,7 +257,7 @@ def _header_text(samples, contigs, names, header_lines) -> str:
         _, number, kind, text = FORMAT_LINES[key]
         lines.append(f'##FORMAT=<ID={key},Number={number},Type={kind},Description="{text}">')
     lines.extend(header_lines)
-    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples]
+    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"] + (["FORMAT", *samples] if samples else [])
     return "\n".join([*lines, "\t".join(columns)]) + "\n"
 
 
@@ -336,7 +333,7 @@ def _text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], fo
     sites, n_hap, er2 = part.sites, part.n_hap.tolist(), _er2_known(part, rows).tolist()
     flags = [";TYPED" * bool(t) + ";IMP" * bool(i) for t, i in zip(part.typed, part.imputed, strict=True)]
     leads = []
-    head, tail = f"{sites.contig}\t", f"\t{formats}"
+    head, tail = f"{sites.contig}\t", f"\t{formats}" if formats else ""
     fixed = zip(sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, rows.tolist(), er2, *columns, strict=False)
     for pos, name, ref, alt, flag, row, typed, af, dr2, r2, score, e, sp, spp in fixed:
         if alt == ".":

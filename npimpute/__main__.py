@@ -1,0 +1,5 @@
+"""``python -m npimpute``."""
+
+from .cli.main import main
+
+main()

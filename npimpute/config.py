@@ -1,0 +1,55 @@
+"""What a run was asked for: frozen, checked when made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigError
+
+ENGINES = ("li-stephens",)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One imputation. Paths are as given; see ``npimpute run --help`` for what each option does.
+
+    core_cm, flank_cm: windows of ``core_cm`` with ``flank_cm`` more on either side. Raises ConfigError.
+    """
+
+    ref: Path
+    target: Path
+    out: Path
+    map: Path | None = None
+    region: str | None = None
+    engine: str = "li-stephens"
+    ne: float | None = None
+    err: float | None = None
+    formats: tuple[str, ...] = ("GT", "DS")
+    min_r2: float = 0.0
+    keep_typed: bool = True
+    all_typed_sites: bool = False
+    sites_only: Path | None = None
+    sample_quality: Path | None = None
+    samples: Path | None = None
+    exclude_samples: Path | None = None
+    core_cm: float = 20.0
+    flank_cm: float = 2.0
+    threads: int = 1
+    seed: int = 1
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
+        if not 0 <= self.min_r2 <= 1:
+            raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")
+        if self.threads < 1:
+            raise ConfigError(f"--threads {self.threads}: at least one thread is needed")
+        if self.core_cm <= 0 or self.flank_cm < 0:
+            raise ConfigError(f"--window {self.core_cm} --flank {self.flank_cm}: cM, above 0 and not below 0")
+        outputs = [path for path in (self.out, self.sites_only, self.sample_quality) if path is not None]
+        inputs = [path for path in (self.ref, self.target, self.map, self.samples, self.exclude_samples) if path]
+        for i, path in enumerate(outputs):
+            if path.resolve() in {other.resolve() for other in [*outputs[:i], *inputs]}:
+                raise ConfigError(f"{path} is named twice; every output needs a name of its own")

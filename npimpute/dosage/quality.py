@@ -1,0 +1,109 @@
+"""What imputed values are worth: per site AF, DR2 and ER2, per sample the same leave-one-out agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..types import Dosages
+
+MAF_BINS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def dr2(n: np.ndarray, sum_p: np.ndarray, sum_pp: np.ndarray) -> np.ndarray:
+    """(r,) float32 estimated squared correlation of dosage and truth, from sums over the haplotypes of a row.
+
+    [sum p^2 - (sum p)^2/n] / [sum p - (sum p)^2/n], 0 where the row is monomorphic, NaN where n is 0.
+    Source: Browning & Browning 2009, AJHG 84:210, in the haploid form of Beagle 5. Where p is a product over
+    haplotypes IMPUTE's INFO score, 1 - sum(f - e^2) / (2 N q (1-q)), is the same number: f - e^2 sums to
+    sum p - sum p^2.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = sum_p - sum_p**2 / n
+        value = np.where(expected > 1e-9, (sum_pp - sum_p**2 / n) / expected, 0.0)
+    return np.where(n > 0, np.clip(value, 0, 1), np.nan).astype(np.float32)
+
+
+def er2(predicted: np.ndarray, carried: np.ndarray) -> np.ndarray:
+    """(r,) float32 squared Pearson correlation of leave-one-out predictions and observed alleles.
+
+    predicted: (r, n) float32 probability of the row's ALT allele; carried: (r, n) float32 0 or 1, NaN missing. 0
+    where either does not vary, NaN where nothing was observed. Source: Minimac's EmpRsq (Howie et al. 2012, Nature
+    Genetics 44:955, supplementary note).
+    """
+    known = ~np.isnan(carried)
+    n = known.sum(axis=1)
+    x, y = np.where(known, predicted, 0).astype(np.float64), np.where(known, carried, 0).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cov = (x * y).sum(1) - x.sum(1) * y.sum(1) / n
+        var_x, var_y = ((v * v).sum(1) - v.sum(1) ** 2 / n for v in (x, y))
+        value = np.where((var_x > 1e-9) & (var_y > 1e-9), cov**2 / (var_x * var_y), 0.0)
+    return np.where(n > 0, np.clip(value, 0, 1), np.nan).astype(np.float32)
+
+
+class SampleQuality:
+    """Adds up, over windows, how well each sample's typed genotypes are predicted when they are left out."""
+
+    HEADER = ("sample", "typed", "filled", "concordance", "r2", "confidence")
+
+    def __init__(self, samples: Sequence[str]):
+        self._samples = samples
+        # Per sample: typed genotypes, missing ones filled, agreeing hard calls; n, sums of x, y, xx, yy, xy; and
+        # imputed genotypes with the sum of their most probable genotype's probability.
+        self._sums = np.zeros((11, len(samples)))
+
+    def add_typed(self, predicted: np.ndarray, carried: np.ndarray) -> None:
+        """predicted, carried: as for ``er2``, rows of the typed sites written."""
+        x = predicted[:, 0::2].astype(np.float64) + predicted[:, 1::2]
+        y = carried[:, 0::2].astype(np.float64) + carried[:, 1::2]
+        known = ~np.isnan(y)
+        x, y = np.where(known, x, 0), np.where(known, y, 0)
+        agree = known & (np.rint(x) == y)
+        parts = (known, ~known, agree, known, x, y, x * x, y * y, x * y)
+        self._sums[:9] += [part.sum(axis=0) for part in parts]
+
+    def add_imputed(self, p: np.ndarray) -> None:
+        """p: (r, n) float32, rows of the untyped sites written."""
+        a, b = p[:, 0::2], p[:, 1::2]
+        likeliest = np.maximum(np.maximum((1 - a) * (1 - b), a * b), a * (1 - b) + b * (1 - a))
+        self._sums[9] += len(p)
+        self._sums[10] += likeliest.sum(axis=0, dtype=np.float64)
+
+    def write(self, path: Path) -> None:
+        """A tab-separated table with a header, one line a sample; "nan" where there is nothing to tell from.
+
+        typed, filled: typed rows (one per ALT allele) observed, and missing ones that were imputed. concordance: share
+        of observed ones that their leave-one-out prediction rounds to; r2: squared correlation of the two.
+        confidence: mean probability of the most probable genotype at untyped rows.
+        """
+        typed, filled, agree, n, x, y, xx, yy, xy, imputed, confidence = self._sums
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r2 = (n * xy - x * y) ** 2 / ((n * xx - x * x) * (n * yy - y * y))
+            columns = (agree / typed, r2, confidence / imputed)
+        lines = ["\t".join(self.HEADER)]
+        for i, sample in enumerate(self._samples):
+            shares = (f"{column[i]:.4f}" for column in columns)
+            lines.append("\t".join((sample, f"{typed[i]:.0f}", f"{filled[i]:.0f}", *shares)))
+        path.write_text("\n".join(lines) + "\n")
+
+
+class R2Table:
+    """Mean DR2 of the imputed rows written, by minor allele frequency."""
+
+    def __init__(self) -> None:
+        self._count = np.zeros(len(MAF_BINS) - 1, np.int64)
+        self._sum = np.zeros(len(MAF_BINS) - 1)
+
+    def add(self, dosages: Dosages) -> None:
+        rows = np.repeat(dosages.imputed & ~dosages.typed, dosages.sites.n_alt())
+        maf = np.minimum(dosages.af, 1 - dosages.af)[rows]
+        at = np.clip(np.searchsorted(MAF_BINS, maf, side="left") - 1, 0, len(self._count) - 1)
+        self._count += np.bincount(at, minlength=len(self._count))
+        self._sum += np.bincount(at, weights=dosages.dr2[rows], minlength=len(self._count))
+
+    def lines(self) -> list[str]:
+        """One line a bin that has rows: the bin, how many, and their mean."""
+        bins = zip(MAF_BINS, MAF_BINS[1:], self._count, self._sum, strict=False)
+        return [f"MAF {lo:>6.1%} - {hi:>5.1%}: {n:>8} alleles, mean DR2 {s / n:.3f}" for lo, hi, n, s in bins if n]

@@ -1,0 +1,263 @@
+"""Reference panels: VCF or BCF, or compiled once into a memory-mapped file.
+
+A compiled panel is one safetensors file. The tensors ``bits``, ``pos``, ``ids``, ``ref`` and ``alt`` (strings one
+after the other) with ``ids_end``, ``ref_end`` and ``alt_end``, ``n_alt``, ``samples``, ``contigs`` (JSON) and, where
+it was compiled with a genetic map, ``cm``; the metadata tell the source, its checksum, and the format's version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from .. import __version__
+from ..errors import ConfigError, InputError
+from ..types import Haplotypes, Sites
+from ..vcf.read import open_panel_vcf
+from ..vcf.records import Selection
+from ..vcf.region import Region
+from ..contigs import contig_key
+from .genetic_map import GeneticMap
+
+FORMAT, FORMAT_VERSION = "npimpute-panel", 1
+CHUNK_BYTES = 4 << 20
+# The header comes first but is known last: room is kept for it, blanks at its end are legal.
+HEADER_BYTES = 1 << 13
+_TEXTS = ("ids", "ref", "alt")
+
+
+class Panel(Protocol):
+    """A phased reference panel that can be iterated, chunk by chunk of one contig each, in file order.
+
+    samples: those in use; k: their haplotypes; contigs: (name, length in bp or None).
+    """
+
+    path: Path
+    samples: tuple[str, ...]
+    k: int
+    contigs: list[tuple[str, int | None]]
+
+    def __iter__(self) -> Iterator[Haplotypes]: ...
+
+
+def open_panel(
+    path: Path,
+    region: Region | None = None,
+    keep_samples: set[str] | None = None,
+    drop_samples: set[str] | None = None,
+    threads: int = 1,
+) -> Panel:
+    """Opens a panel of any kind, told apart by content. Raises InputError where it cannot be used."""
+    if is_compiled(path):
+        return CompiledPanel(path, region, keep_samples, drop_samples)
+    return open_panel_vcf(path, region, keep_samples, drop_samples, threads)
+
+
+def is_compiled(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class _Contig:
+    name: str
+    length: int | None
+    start: int  # its first site
+    stop: int
+
+
+class CompiledPanel:
+    """A compiled panel; see ``Panel``. metadata: what ``compile_panel`` wrote about it (str to str)."""
+
+    def __init__(
+        self,
+        path: Path,
+        region: Region | None = None,
+        keep_samples: set[str] | None = None,
+        drop_samples: set[str] | None = None,
+    ):
+        self.path = Path(path)
+        self._tensors = _open_tensors(self.path)
+        self.metadata = _metadata(self._tensors, self.path)
+        self._contigs = [_Contig(**contig) for contig in json.loads(self._text("contigs"))]
+        self.contigs = [(contig.name, contig.length) for contig in self._contigs]
+        samples = tuple(self._text("samples").split("\n"))
+        self._selection = Selection.of(self.path, samples, keep_samples, drop_samples)
+        self.samples = tuple(samples[i] for i in self._selection.chosen)
+        self.k = self._selection.k
+        self._region = region
+        self._pos = self._tensors.get_tensor("pos")
+        self._rows = np.append(0, np.cumsum(self._tensors.get_tensor("n_alt").astype(np.int64)))
+        self._ends = {name: self._tensors.get_tensor(f"{name}_end") for name in _TEXTS}
+        if region is not None and not any(region.has_contig(contig.name) for contig in self._contigs):
+            names = ", ".join(contig.name for contig in self._contigs)
+            raise InputError(f"{path}: no contig {region.contig}; the panel has {names}")
+
+    @property
+    def sites_by_contig(self) -> dict[str, tuple[int, int, int]]:
+        """For each contig how many sites it has, and the first and last position."""
+        ends = ((c.name, c.start, c.stop) for c in self._contigs)
+        return {name: (b - a, int(self._pos[a]), int(self._pos[b - 1])) for name, a, b in ends}
+
+    @property
+    def genetic_map(self) -> GeneticMap | None:
+        """The map that the panel was compiled with."""
+        if "cm" not in self._tensors.keys():  # noqa: SIM118 - safetensors handles have no __contains__
+            return None
+        cm = self._tensors.get_tensor("cm")
+        points = {}
+        for contig in self._contigs:
+            pos, first = np.unique(self._pos[contig.start : contig.stop], return_index=True)
+            points[contig_key(contig.name)] = (pos.astype(np.float64), cm[contig.start : contig.stop][first])
+        return GeneticMap(str(self.path), points)
+
+    def __iter__(self) -> Iterator[Haplotypes]:
+        for contig in self._contigs:
+            start, stop = contig.start, contig.stop
+            if self._region is not None:
+                if not self._region.has_contig(contig.name):
+                    continue
+                ends = (self._region.start, stop if self._region.end is None else self._region.end + 1)
+                start = contig.start + np.searchsorted(self._pos[contig.start : contig.stop], ends[0])
+                if self._region.end is not None:
+                    stop = contig.start + np.searchsorted(self._pos[contig.start : contig.stop], ends[1])
+            step = max(1, CHUNK_BYTES // max(1, self._selection.row_bytes))
+            for first in range(start, stop, step):
+                yield self._chunk(contig.name, first, min(first + step, stop))
+
+    def _text(self, name: str) -> str:
+        return self._tensors.get_tensor(name).tobytes().decode()
+
+    def _chunk(self, contig: str, start: int, stop: int) -> Haplotypes:
+        ids, ref, alt = (self._strings(name, start, stop) for name in _TEXTS)
+        bits = self._tensors.get_slice("bits")[int(self._rows[start]) : int(self._rows[stop])]
+        if len(self._selection.chosen) < len(self._selection.samples):
+            bits = _select_samples(bits, self._selection)
+        return Haplotypes(Sites(contig, self._pos[start:stop], ids, ref, alt), bits, self.k)
+
+    def _strings(self, name: str, start: int, stop: int) -> list[str]:
+        ends = self._ends[name]
+        first = int(ends[start - 1]) if start else 0
+        text = self._tensors.get_slice(name)[first : int(ends[stop - 1])].tobytes().decode()
+        cuts = (ends[start:stop] - first).tolist()
+        return [text[a:b] for a, b in zip([0, *cuts], cuts, strict=False)]
+
+
+def _select_samples(bits: np.ndarray, selection: Selection) -> np.ndarray:
+    columns = np.stack([2 * selection.chosen, 2 * selection.chosen + 1], axis=1).ravel()
+    unpacked = np.unpackbits(bits, axis=1, count=2 * len(selection.samples), bitorder="little")
+    return np.packbits(unpacked[:, columns], axis=1, bitorder="little")
+
+
+def _open_tensors(path: Path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise InputError(f"{path}: the compiled panel is damaged or incomplete ({error}); compile it again") from error
+
+
+def _metadata(tensors, path: Path) -> dict:
+    metadata = tensors.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: not a compiled panel; give VCF, BCF or a file made by 'npimpute panel'")
+    if metadata.get("version") != str(FORMAT_VERSION):
+        found = metadata.get("version")
+        raise InputError(f"{path}: compiled panel of format version {found}, not {FORMAT_VERSION}; compile it again")
+    return metadata
+
+
+def compile_panel(panel: Panel, out: Path, genetic_map: GeneticMap | None = None, overwrite: bool = False) -> None:
+    """Writes ``panel`` to ``out`` as a compiled panel, under a temporary name until it is complete.
+
+    genetic_map: kept with it, and then the map of any run that names no other.
+    """
+    out = Path(out)
+    if out.suffix != ".npp":
+        raise ConfigError(f"output {out}: the name must end in .npp")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out}: exists already; choose another name or add --overwrite")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the directory {out.parent} does not exist: create it first")
+    temp = out.with_name(f".{os.getpid()}.{out.name}")
+    try:
+        with open(temp, "wb") as file:
+            _write_panel(panel, file, genetic_map)
+        os.replace(temp, out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temp.unlink(missing_ok=True)
+
+
+def _write_panel(panel: Panel, file, genetic_map: GeneticMap | None) -> None:
+    file.write(b" " * HEADER_BYTES)
+    bits_shape, sites = _write_bits(panel, file)
+    if not sites:
+        raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to compile")
+    metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "program": f"npimpute {__version__}"}
+    metadata |= {"source": panel.path.name, "sha256": _checksum(panel.path)}
+    metadata["map"] = Path(genetic_map.source).name if genetic_map else "none"
+    tensors = _tensors(panel, sites, genetic_map)
+    header = {"__metadata__": metadata}
+    end = int(np.prod(bits_shape))
+    header["bits"] = {"dtype": "U8", "shape": bits_shape, "data_offsets": [0, end]}
+    for name, values in tensors.items():
+        kind = {"uint8": "U8", "int64": "I64", "float64": "F64"}[str(values.dtype)]
+        header[name] = {"dtype": kind, "shape": [len(values)], "data_offsets": [end, end + values.nbytes]}
+        end += values.nbytes
+        file.write(values.tobytes())
+    file.seek(0)
+    file.write((HEADER_BYTES - 8).to_bytes(8, "little") + json.dumps(header).encode())
+
+
+def _tensors(panel: Panel, sites: list[Sites], genetic_map: GeneticMap | None) -> dict[str, np.ndarray]:
+    contigs = json.dumps(_contig_table(panel, sites)).encode()
+    tensors = {"contigs": np.frombuffer(contigs, np.uint8)}
+    tensors["samples"] = np.frombuffer("\n".join(panel.samples).encode(), np.uint8)
+    tensors["pos"] = np.concatenate([s.pos for s in sites])
+    tensors["n_alt"] = np.concatenate([s.n_alt() for s in sites]).astype(np.uint8)
+    for name in _TEXTS:
+        texts = [text.encode() for s in sites for text in getattr(s, name)]
+        tensors[name] = np.frombuffer(b"".join(texts), np.uint8)
+        tensors[f"{name}_end"] = np.cumsum([len(text) for text in texts])
+    if genetic_map is not None:
+        tensors["cm"] = np.concatenate([genetic_map.to_cm(s.contig, s.pos) for s in sites])
+    return tensors
+
+
+def _write_bits(panel: Panel, file) -> tuple[list[int], list[Sites]]:
+    """Streams the haplotypes; returns their shape and the sites, chunk by chunk."""
+    n_rows, sites = 0, []
+    for chunk in panel:
+        file.write(np.ascontiguousarray(chunk.bits).data)
+        n_rows += len(chunk.bits)
+        sites.append(chunk.sites)
+    return [n_rows, (panel.k + 7) // 8], sites
+
+
+def _contig_table(panel: Panel, sites: Iterable[Sites]) -> list[dict]:
+    lengths = dict(panel.contigs)
+    table, at = [], 0
+    for part in sites:
+        if not table or table[-1]["name"] != part.contig:
+            table.append({"name": part.contig, "length": lengths.get(part.contig), "start": at, "stop": at})
+        at += len(part)
+        table[-1]["stop"] = at
+    return table
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

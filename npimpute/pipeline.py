@@ -1,0 +1,236 @@
+"""An imputation from end to end: panel and targets -> windows -> engine -> dosages -> files."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
+from pathlib import Path
+
+import numpy as np
+
+from .config import RunConfig
+from .context.windows import Window, WindowSize, cut_windows
+from .contigs import contig_key
+from .dosage.quality import R2Table, SampleQuality
+from .dosage.stitch import StitchConfig, stitch
+from .engine.base import Engine
+from .engine.li_stephens import LiStephens
+from .errors import InputError
+from .panel.align import Match
+from .panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
+from .panel.panel import CompiledPanel, Panel, open_panel
+from .types import Dosages, Haplotypes, Sites, Targets
+from .vcf.read import TargetFile, read_targets
+from .vcf.records import clip
+from .vcf.region import Region
+from .vcf.write import VariantWriter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Summary:
+    """What a run did. kinds: target sites by ``Match``; written, imputed: records; filled: target sites with
+    missing genotypes that were imputed."""
+
+    panel_sites: int = 0
+    target_sites: int = 0
+    kinds: Counter = field(default_factory=Counter)
+    written: int = 0
+    imputed: int = 0
+    filled: int = 0
+    r2: R2Table = field(default_factory=R2Table)
+
+
+def run(config: RunConfig, progress: Callable[[float], None] = lambda share: None) -> Summary:
+    """Imputes ``config.target`` from ``config.ref`` into ``config.out``.
+
+    progress: called with the share done, by target sites. Raises InputError or ConfigError; then no output is left.
+    """
+    engine = _engine(config)
+    keep, drop = _sample_list(config.samples), _sample_list(config.exclude_samples)
+    panel = open_panel(config.ref, None, keep, drop, config.threads)
+    genetic_map = _genetic_map(config, panel)
+    region = Region.parse(config.region) if config.region else None
+    if region is not None:
+        wide = _with_flanks(region, genetic_map, config.flank_cm)
+        panel = open_panel(config.ref, wide, keep, drop, config.threads)
+    else:
+        wide = None
+    targets = read_targets(config.target, wide, config.threads)
+    _warn_of_shared_samples(panel, targets)
+    summary = Summary()
+    stitching = StitchConfig(config.keep_typed, config.all_typed_sites, config.min_r2)
+    quality = SampleQuality(targets.samples) if config.sample_quality else None
+    chunks, contigs = _contigs(panel)
+    with _writers(config, targets.samples, contigs) as write:
+        for window, contig in _windows(chunks, targets, genetic_map, region, config, summary):
+            done = _progress_from(summary, targets, window, progress)
+            p = engine.impute(window, done)
+            for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality):
+                write(dosages)
+                _count(summary, dosages)
+        _check_overlap(summary, panel, targets)
+        if quality:
+            quality.write(config.sample_quality)
+    return summary
+
+
+def _engine(config: RunConfig) -> Engine:
+    return LiStephens(config.ne, config.err, config.threads, config.seed)
+
+
+def _sample_list(path: Path | None) -> set[str] | None:
+    if path is None:
+        return None
+    try:
+        names = set(path.read_text().split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of samples, one a line ({error})") from error
+    if not names:
+        raise InputError(f"{path}: names no sample; write one sample a line")
+    return names
+
+
+def _genetic_map(config: RunConfig, panel: Panel) -> GeneticMap:
+    if config.map is not None:
+        return read_genetic_map(config.map)
+    if isinstance(panel, CompiledPanel) and panel.genetic_map is not None:
+        log.info("genetic map: the one that the panel was compiled with (%s)", panel.metadata["map"])
+        return panel.genetic_map
+    log.info("genetic map: none given, so 1 cM/Mb is used; --map improves accuracy")
+    return constant_rate(1.0)
+
+
+def _with_flanks(region: Region, genetic_map: GeneticMap, flank_cm: float) -> Region:
+    """The region with at least ``flank_cm`` more on either side, as far as positions go."""
+    steps = np.append(0, 1000 * 2 ** np.arange(20))
+
+    def reach(pos: int, direction: int) -> int:
+        there = np.clip(pos + direction * steps, 1, 2**31 - 1)
+        far = np.abs(genetic_map.to_cm(region.contig, there) - genetic_map.to_cm(region.contig, np.array([pos])))
+        return int(there[np.argmax(far >= flank_cm)] if (far >= flank_cm).any() else there[-1])
+
+    return Region(region.contig, reach(region.start, -1), None if region.end is None else reach(region.end, 1))
+
+
+def _warn_of_shared_samples(panel: Panel, targets: TargetFile) -> None:
+    shared = set(panel.samples) & set(targets.samples)
+    if shared:
+        names = ", ".join(sorted(shared)[:3])
+        log.warning("%d target samples are also in the panel (%s ...); --exclude-samples removes them", len(shared), names)
+
+
+def _contigs(panel: Panel) -> tuple[Iterator[Haplotypes], list[tuple[str, int | None]]]:
+    """The panel's chunks, and the contigs for the output's header; a panel without any in its header has one."""
+    chunks = iter(panel)
+    if panel.contigs:
+        return chunks, panel.contigs
+    first = next(chunks)
+    return chain([first], chunks), [(first.sites.contig, None)]
+
+
+@contextlib.contextmanager
+def _writers(config: RunConfig, samples: tuple[str, ...], contigs) -> Iterator[Callable[[Dosages], None]]:
+    """Opens OUT and the sites-only file; both appear when all is well, neither when not."""
+    with contextlib.ExitStack() as stack:
+        options = {"contigs": contigs, "threads": config.threads, "overwrite": config.overwrite}
+        out = stack.enter_context(VariantWriter(config.out, samples, formats=config.formats, **options))
+        sites = None
+        if config.sites_only:
+            sites = stack.enter_context(VariantWriter(config.sites_only, (), formats=(), **options))
+        named = {name for name, _ in contigs}
+
+        def write(dosages: Dosages) -> None:
+            if dosages.sites.contig not in named:
+                raise InputError(f"{config.ref}: contig {dosages.sites.contig} has no ##contig line; add it to the header")
+            out.write(dosages)
+            if sites:
+                sites.write(replace(dosages, p=dosages.p[:, :0]))
+
+        yield write
+
+
+def _windows(
+    chunks: Iterable[Haplotypes],
+    targets: TargetFile,
+    genetic_map: GeneticMap,
+    region: Region | None,
+    config: RunConfig,
+    summary: Summary,
+) -> Iterator[tuple[Window, Targets]]:
+    """Every window that writes something, with the targets of its contig; counts what goes by."""
+    by_key = {contig_key(name): part for name, part in targets.by_contig.items()}
+    size = WindowSize(config.core_cm, config.flank_cm)
+    for name, group in groupby(chunks, key=lambda chunk: chunk.sites.contig):
+        contig = by_key.get(contig_key(name))
+        if contig is None:
+            log.warning("contig %s of the panel has no target sites and is not imputed", name)
+            continue
+        for window in cut_windows(_counted(group, summary), contig, genetic_map, size):
+            window = _within(window, contig, region) if region else window
+            if window.start >= window.stop:
+                continue
+            summary.target_sites += len(window.kind)
+            summary.kinds.update(Match(kind) for kind in window.kind)
+            if len(window.typed) == 0:
+                pos = window.panel.sites.pos[[window.start, window.stop - 1]]
+                log.warning("%s:%d-%d has no typed site: panel frequencies are written", name, *pos)
+            yield window, contig
+
+
+def _counted(chunks: Iterable[Haplotypes], summary: Summary) -> Iterator[Haplotypes]:
+    for chunk in chunks:
+        summary.panel_sites += len(chunk.sites)
+        yield chunk
+
+
+def _within(window: Window, targets: Targets, region: Region) -> Window:
+    """The window, writing only what lies in the region."""
+    ends = (region.start, np.iinfo(np.int64).max if region.end is None else region.end + 1)
+    first, last = np.searchsorted(window.panel.sites.pos, ends)
+    span = slice(*window.span)
+    inside = np.searchsorted(targets.sites.pos[span], ends)
+    return replace(
+        window,
+        start=max(window.start, int(first)),
+        stop=min(window.stop, int(last)),
+        span=(span.start + int(inside[0]), span.start + int(inside[1])),
+        kind=window.kind[slice(*inside)],
+    )
+
+
+def _progress_from(summary: Summary, targets: TargetFile, window: Window, progress) -> Callable[[float], None]:
+    total = sum(len(part.sites) for part in targets.by_contig.values())
+    before = summary.target_sites - len(window.kind)
+    return lambda share: progress((before + share * len(window.kind)) / max(total, 1))
+
+
+def _count(summary: Summary, dosages: Dosages) -> None:
+    summary.written += len(dosages.sites)
+    summary.imputed += int((dosages.imputed & ~dosages.typed).sum())
+    summary.filled += int((dosages.imputed & dosages.typed).sum())
+    summary.r2.add(dosages)
+
+
+def _check_overlap(summary: Summary, panel: Panel, targets: TargetFile) -> None:
+    """Raises InputError if not one target site was found in the panel; warns if few were."""
+    matched = summary.kinds[Match.MATCHED]
+    counts = ", ".join(f"{n} {kind.label}" for kind, n in sorted(summary.kinds.items()) if kind != Match.MATCHED)
+    if not matched:
+        theirs = ", ".join(f"{name} ({s.pos[0]}-{s.pos[-1]})" for name, s in _spans(targets))
+        ours = ", ".join(name for name, _ in panel.contigs) or "not named in its header"
+        raise InputError(
+            f"{targets.path}: no target site is in the panel {panel.path} (target contigs: {theirs}; panel contigs: "
+            f"{clip(ours, 60)}; {counts or 'no contig in common'}); check that both use the same genome build"
+        )
+    if matched < summary.target_sites / 2:
+        log.warning("only %d of %d target sites are in the panel: %s", matched, summary.target_sites, counts)
+
+
+def _spans(targets: TargetFile) -> list[tuple[str, Sites]]:
+    return [(name, part.sites) for name, part in targets.by_contig.items()][:5]
