@@ -25,8 +25,13 @@ log = logging.getLogger(__name__)
 # Sites closer than this are taken to be this far apart (about 1 bp), so that a switch is never impossible.
 MIN_CM = 1e-6
 START_NE, START_ERR = 1e5, 1e-3
-NE_POWERS, ERR_RANGE = 12, (1e-5, 0.05)  # Ne within a factor of 2**12 of the start
-EM_STEPS = 4
+NE_POWERS = 12  # Ne within a factor of 2**12 of the start
+# Where the targets hardly tell, Ne stays at the start: each doubling must pay this share of the error, squared.
+NE_PRIOR = 5e-4
+# Few arrays have so many errors, but haplotypes are also left for reasons that the model does not know (recurrent
+# mutation, gene conversion), and rare variants are imputed better with at least this much.
+ERR_RANGE = (1e-3, 0.05)
+EM_STEPS = 3
 # Parameters are estimated from this many target haplotypes and this many typed sites of the first window.
 ESTIMATE_HAPLOTYPES, ESTIMATE_SITES = 60, 1_000
 # A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
@@ -124,11 +129,12 @@ class LiStephens:
         part = slice(first, first + ESTIMATE_SITES)
         fit = _Fit(self, typed.part(part), np.ascontiguousarray(observed[sample, part]))
         ne, err = self.ne, self.error_rate
-        if self._ne is None:
-            ne = _minimise(lambda x: fit.relative_error(x, err), ne)
         if self._err is None:
-            for _ in range(EM_STEPS):
-                err = fit.mismatches(ne, err)
+            err = fit.error_rate(ne, err)
+        if self._ne is None:
+            ne = _minimise(lambda x: fit.relative_error(x, err) * (1 + NE_PRIOR * math.log2(x / START_NE) ** 2), ne)
+            if self._err is None:
+                err = fit.error_rate(ne, err)
         self._ne, self._err = float(f"{ne:.3g}"), float(f"{err:.3g}")
         log.info("Ne %.3g, error rate %.3g (estimated from %d target haplotypes)", self._ne, self._err, len(sample))
 
@@ -159,10 +165,13 @@ class _Fit:
         error = np.nanmean(self._miss(ne, err)[:, polymorphic] ** 2, axis=0)
         return float(np.nanmean(error / self._variance[polymorphic]))
 
-    def mismatches(self, ne: float, err: float) -> float:
-        """Expected share of observed alleles that differ from the copied ones: one EM step from ``err``."""
-        miss = self._miss(ne, err)
-        return float(np.clip(np.nanmean(miss * err / (miss * err + (1 - miss) * (1 - err))), *ERR_RANGE))
+    def error_rate(self, ne: float, err: float) -> float:
+        """Expected share of observed alleles that differ from the copied ones, by a few EM steps from ``err``."""
+        for _ in range(EM_STEPS):
+            miss = self._miss(ne, err)
+            share = np.nanmean(miss * err / (miss * err + (1 - miss) * (1 - err)))
+            err = float(np.clip(share, *ERR_RANGE))
+        return err
 
 
 def _minimise(loss: Callable[[float], float], start: float) -> float:
