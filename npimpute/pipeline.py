@@ -122,7 +122,9 @@ def _warn_of_shared_samples(panel: Panel, targets: TargetFile) -> None:
     shared = set(panel.samples) & set(targets.samples)
     if shared:
         names = ", ".join(sorted(shared)[:3])
-        log.warning("%d target samples are also in the panel (%s ...); --exclude-samples removes them", len(shared), names)
+        log.warning(
+            "%d target samples are also in the panel (%s ...); --exclude-samples removes them", len(shared), names
+        )
 
 
 def _contigs(panel: Panel) -> tuple[Iterator[Haplotypes], list[tuple[str, int | None]]]:
@@ -147,7 +149,9 @@ def _writers(config: RunConfig, samples: tuple[str, ...], contigs) -> Iterator[C
 
         def write(dosages: Dosages) -> None:
             if dosages.sites.contig not in named:
-                raise InputError(f"{config.ref}: contig {dosages.sites.contig} has no ##contig line; add it to the header")
+                raise InputError(
+                    f"{config.ref}: contig {dosages.sites.contig} has no ##contig line; add it to the header"
+                )
             out.write(dosages)
             if sites:
                 sites.write(replace(dosages, p=dosages.p[:, :0]))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npimpute.errors import ConfigError, InputError
 from npimpute.contigs import contig_key
+from npimpute.errors import ConfigError, InputError
 from npimpute.panel.genetic_map import constant_rate, read_genetic_map
 
 BP = [1000, 5000, 20000, 21000]

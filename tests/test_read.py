@@ -68,7 +68,7 @@ class Written:
                     alleles = [draw.randint(0, n) for _ in range(2 * n_samples)]
                     name, ref = draw.choice([".", f"rs{pos}", "a;b"]), draw.choice(["A", "ACGT"])
                     extra = draw.choice(["", "", ":0.5"])
-                    calls = [f"{a}|{b}{extra}" for a, b in zip(alleles[::2], alleles[1::2])]
+                    calls = [f"{a}|{b}{extra}" for a, b in zip(alleles[::2], alleles[1::2], strict=True)]
                     fmt = "GT:DS" if extra else "GT"
                     lines.append(record(pos, *calls, contig=contig, ref=ref, alt=alt, fmt=fmt, name=name))
                     self.records.append((contig, pos, name, ref, alt, np.array(alleles)))
@@ -270,8 +270,10 @@ BAD_RECORDS = {
     "allele too high": (record(9, "0|1", "0|0", "2|0"), ["20:9, sample C", "2|0", "beyond"]),
     "no GT": (record(9, "1", "0", "2", fmt="DS"), ["20:9", "GT"]),
     "backwards": (record(4, "0|1", "0|0", "0|0"), ["20:4", "after position 5", "bcftools sort"]),
-    "contig again": (record(9, "0|1", "0|0", "0|0", contig="21") + record(11, "0|1", "0|0", "0|0"),
-                     ["20:11", "comes again after 21", "bcftools sort"]),
+    "contig again": (
+        record(9, "0|1", "0|0", "0|0", contig="21") + record(11, "0|1", "0|0", "0|0"),
+        ["20:11", "comes again after 21", "bcftools sort"],
+    ),
     "repeated": (record(5, "0|1", "0|0", "0|0", alt="G") + SOUND, ["20:5", "second record A>C", "bcftools norm"]),
 }
 BAD_TEXT = {

@@ -20,30 +20,58 @@ PATH = click.Path(path_type=Path)
 @click.option("--ref", type=PATH, required=True, help="Phased reference panel: VCF, VCF.gz, BCF or .npp.")
 @click.option("--target", type=PATH, required=True, help="Phased target genotypes: VCF, VCF.gz or BCF.")
 @click.option("--out", type=PATH, required=True, help="Output, .vcf.gz (with .tbi), .bcf (with .csi) or .vcf.")
-@click.option("--map", type=PATH, help="Genetic map, plain or gzip: PLINK/Beagle (chr id cM bp) or pos chr cM with "
-              "a header. Without one: that of the compiled panel, or 1 cM/Mb.")
-@click.option("--region", metavar="CHR[:START-END]", help="Impute these positions only; typed sites within --flank "
-              "on either side are used but not written.")
+@click.option(
+    "--map",
+    type=PATH,
+    help="Genetic map, plain or gzip: PLINK/Beagle (chr id cM bp) or pos chr cM with "
+    "a header. Without one: that of the compiled panel, or 1 cM/Mb.",
+)
+@click.option(
+    "--region",
+    metavar="CHR[:START-END]",
+    help="Impute these positions only; typed sites within --flank on either side are used but not written.",
+)
 @click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="How to impute.")
 @click.option("--ne", type=float, help="Effective population size; estimated from the targets if not given.")
 @click.option("--err", type=float, help="Allele mismatch probability; estimated from the targets if not given.")
-@click.option("--format", "formats", default="GT,DS", show_default=True, metavar="LIST",
-              help="FORMAT fields, of GT, DS (dosage), HDS (haploid dosages), GP (genotype probabilities), AP (ALT "
-              "probability of each haplotype, AP1 and AP2).")
+@click.option(
+    "--format",
+    "formats",
+    default="GT,DS",
+    show_default=True,
+    metavar="LIST",
+    help="FORMAT fields, of GT, DS (dosage), HDS (haploid dosages), GP (genotype probabilities), AP (ALT "
+    "probability of each haplotype, AP1 and AP2).",
+)
 @click.option("--min-r2", type=float, default=0.0, show_default=True, help="Leave out untyped sites with less DR2.")
-@click.option("--keep-typed/--impute-typed", default=True, show_default=True,
-              help="Write observed genotypes as they are, or as the model sees them given all data.")
+@click.option(
+    "--keep-typed/--impute-typed",
+    default=True,
+    show_default=True,
+    help="Write observed genotypes as they are, or as the model sees them given all data.",
+)
 @click.option("--all-typed-sites", is_flag=True, help="Also write target sites that are not in the panel.")
 @click.option("--sites-only", type=PATH, help="Also write the sites and their INFO, without samples, to this file.")
 @click.option("--sample-quality", type=PATH, help="Also write a table of quality by sample (TSV) to this file.")
 @click.option("--samples", type=PATH, help="Use only these panel samples (file, one a line).")
 @click.option("--exclude-samples", type=PATH, help="Do not use these panel samples (file, one a line).")
-@click.option("--window", "core_cm", type=float, default=20.0, show_default=True, help="Length of a window, cM; "
-              "shorter where a window would need more than about 1 GB.")
+@click.option(
+    "--window",
+    "core_cm",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="Length of a window, cM; shorter where a window would need more than about 1 GB.",
+)
 @click.option("--flank", "flank_cm", type=float, default=2.0, show_default=True, help="Overlap on either side, cM.")
 @click.option("--threads", type=int, default=None, help="Threads; results do not depend on it.  [default: all cores]")
-@click.option("--seed", type=int, default=1, show_default=True, help="Chooses the haplotypes that --ne and --err are "
-              "estimated from, where there are many.")
+@click.option(
+    "--seed",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Chooses the haplotypes that --ne and --err are estimated from, where there are many.",
+)
 @click.option("--log", "log_file", type=PATH, help="Also write the log to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
 def command(log_file, formats, threads, **options):

@@ -7,6 +7,7 @@ appendix A; the parametrisation is Beagle's (Browning, Zhou & Browning 2018, AJH
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -109,7 +110,7 @@ class LiStephens:
         with ThreadPoolExecutor(self._threads) as pool:
             calls = [
                 pool.submit(impute_range, first, last, queries, typed.blocks, cells, model, out)
-                for first, last in zip(ends, ends[1:], strict=False)
+                for first, last in itertools.pairwise(ends)
             ]
             for done, call in enumerate(calls, 1):
                 call.result()

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npimpute.errors import ConfigError, InputError
 from npimpute.contigs import contig_key
+from npimpute.errors import ConfigError, InputError
 
 END_CM = 5.0
 """cM at each end of a map whose mean rate is used beyond that end."""

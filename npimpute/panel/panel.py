@@ -18,12 +18,12 @@ from typing import Protocol
 import numpy as np
 
 from .. import __version__
+from ..contigs import contig_key
 from ..errors import ConfigError, InputError
 from ..types import Haplotypes, Sites
 from ..vcf.read import open_panel_vcf
 from ..vcf.records import Selection
 from ..vcf.region import Region
-from ..contigs import contig_key
 from .genetic_map import GeneticMap
 
 FORMAT, FORMAT_VERSION = "npimpute-panel", 1

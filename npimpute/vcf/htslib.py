@@ -36,7 +36,7 @@ def variants(source: Source, region: Region | None, threads: int) -> Iterator[Va
             yield record
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - it is what cyvcf2 raises when htslib gives up
+    except Exception as error:
         found = " ".join(str(error).split())
         raise InputError(
             f"{source.path}: cannot be read past {last} ({found}); the file is damaged or truncated: make it again"
@@ -137,7 +137,7 @@ def in_region(record: Variant, region: Region | None) -> bool:
     """Whether the record's POS is in ``region``; htslib also finds records that only reach into it."""
     if region is None:
         return True
-    inside = record.POS >= region.start and (region.end is None or record.POS <= region.end)
+    inside = region.start <= record.POS and (region.end is None or region.end >= record.POS)
     return inside and region.has_contig(record.CHROM)
 
 

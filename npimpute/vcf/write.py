@@ -257,7 +257,9 @@ def _header_text(samples, contigs, names, header_lines) -> str:
         _, number, kind, text = FORMAT_LINES[key]
         lines.append(f'##FORMAT=<ID={key},Number={number},Type={kind},Description="{text}">')
     lines.extend(header_lines)
-    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"] + (["FORMAT", *samples] if samples else [])
+    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"] + (
+        ["FORMAT", *samples] if samples else []
+    )
     return "\n".join([*lines, "\t".join(columns)]) + "\n"
 
 
