@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ConfigError
+from .outputs import check_place
 
 ENGINES = ("li-stephens",)
 
@@ -14,7 +15,8 @@ ENGINES = ("li-stephens",)
 class RunConfig:
     """One imputation. Paths are as given; see ``npimpute run --help`` for what each option does.
 
-    core_cm, flank_cm: windows of ``core_cm`` with ``flank_cm`` more on either side. Raises ConfigError.
+    core_cm, flank_cm: windows of ``core_cm`` with ``flank_cm`` more on either side.
+    Raises ConfigError, and InputError where an output cannot be written.
     """
 
     ref: Path
@@ -31,6 +33,7 @@ class RunConfig:
     all_typed_sites: bool = False
     sites_only: Path | None = None
     sample_quality: Path | None = None
+    log: Path | None = None
     samples: Path | None = None
     exclude_samples: Path | None = None
     core_cm: float = 20.0
@@ -48,8 +51,9 @@ class RunConfig:
             raise ConfigError(f"--threads {self.threads}: at least one thread is needed")
         if self.core_cm <= 0 or self.flank_cm < 0:
             raise ConfigError(f"--window {self.core_cm} --flank {self.flank_cm}: cM, above 0 and not below 0")
-        outputs = [path for path in (self.out, self.sites_only, self.sample_quality) if path is not None]
+        outputs = [path for path in (self.out, self.sites_only, self.sample_quality, self.log) if path is not None]
         inputs = [path for path in (self.ref, self.target, self.map, self.samples, self.exclude_samples) if path]
         for i, path in enumerate(outputs):
             if path.resolve() in {other.resolve() for other in [*outputs[:i], *inputs]}:
                 raise ConfigError(f"{path} is named twice; every output needs a name of its own")
+            check_place(path, self.overwrite)

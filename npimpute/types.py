@@ -95,8 +95,8 @@ class Dosages:
     p: (r, n) float32, probability that haplotype j carries the row's ALT allele; NaN is missing.
     typed, imputed: (s,) bool, the site was in the target; the site's values were (also) imputed.
     af, dr2, er2: (r,) float32, NaN where undefined (er2 at untyped sites).
-    n_hap: (r,) int64, sum_p, sum_pp: (r,) float64: count, sum and sum of squares of the p that are not
-    missing, from which AF, DR2 and INFO follow and which add up over batches of samples.
+    n_hap: (r,) int64, sum_p, sum_pq: (r,) float64: over the p that are not missing their count, sum p, and sum
+    p (1 - p), from which AF, DR2 and INFO follow and which add up over batches of samples.
     """
 
     sites: Sites
@@ -108,4 +108,4 @@ class Dosages:
     er2: np.ndarray
     n_hap: np.ndarray
     sum_p: np.ndarray
-    sum_pp: np.ndarray
+    sum_pq: np.ndarray

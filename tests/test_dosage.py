@@ -12,7 +12,7 @@ from npimpute.types import Haplotypes, Sites, Targets
 
 
 def sums(p):
-    return np.full(len(p), p.shape[1]), p.sum(axis=1), (p**2).sum(axis=1)
+    return np.full(len(p), p.shape[1]), p.sum(axis=1), (p * (1 - p)).sum(axis=1)
 
 
 def test_dr2_is_1_for_certain_and_0_for_uninformative_or_monomorphic():
@@ -76,7 +76,7 @@ def imputed():
 
 def together(parts):
     parts = list(parts)
-    fields = ("p", "typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pp")
+    fields = ("p", "typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pq")
     return Sites.concat([d.sites for d in parts]), {f: np.concatenate([getattr(d, f) for d in parts]) for f in fields}
 
 
@@ -93,7 +93,8 @@ def test_observed_alleles_come_back_and_missing_ones_are_filled(imputed, monkeyp
     np.testing.assert_array_equal(d["p"][[1, 4, 5, 6]], p.T[[2, 5, 6, 7]])
     assert np.isnan(d["er2"]).tolist() == [False, True, False, False, True, True, True]
     np.testing.assert_allclose(d["af"], d["p"].mean(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(d["sum_pp"], (d["p"].astype(float) ** 2).sum(axis=1), rtol=1e-12)
+    p64 = d["p"].astype(float)
+    np.testing.assert_allclose(d["sum_pq"], (p64 * (1 - p64)).sum(axis=1), rtol=1e-6)
 
 
 def test_imputing_typed_sites_weighs_the_observation(imputed):

@@ -76,6 +76,14 @@ def test_kernel_equals_reference(seed, k, every):
         np.testing.assert_allclose(got, reference_impute(window, ne, err), atol=2e-4)
 
 
+@pytest.mark.parametrize("ne", [1e-3, 1, 1e12])
+@pytest.mark.parametrize("err", [1e-12, 1e-5, 0.49])
+def test_extreme_parameters_still_give_probabilities(ne, err):
+    window, _ = make_window(np.random.default_rng(8), k=500, s=400, every=2)
+    got = LiStephens(ne, err).impute(window)
+    assert np.isfinite(got).all() and got.min() >= 0 and got.max() <= 1 + 1e-5
+
+
 def test_reference_is_the_sum_over_all_paths():
     rng = np.random.default_rng(3)
     codes, observed = rng.integers(0, 2, (4, 3)), np.array([0, 1, -1, 1])

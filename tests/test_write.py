@@ -48,14 +48,14 @@ def dosages(sites: Sites, n: int, rng: np.random.Generator, missing: float = 0.0
         parts.append(np.where(rng.random(n) < missing, np.nan, alleles))
     p = np.concatenate(parts).astype(np.float32)
     wide = p.astype(np.float64)
-    n_hap, sum_p, sum_pp = (~np.isnan(wide)).sum(1), np.nansum(wide, 1), np.nansum(wide**2, 1)
+    n_hap, sum_p, sum_pq = (~np.isnan(wide)).sum(1), np.nansum(wide, 1), np.nansum(wide * (1 - wide), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         af = sum_p / n_hap
-        dr2 = np.nan_to_num((sum_pp - sum_p * af) / (sum_p - sum_p * af))
+        dr2 = np.nan_to_num(1 - sum_pq / (sum_p - sum_p * af))
     typed = rng.random(len(sites)) < 0.4
     er2 = np.where(np.repeat(typed, sites.n_alt()), rng.random(len(p)), np.nan).astype(np.float32)
     single = (x.astype(np.float32) for x in (af, dr2))
-    return Dosages(sites, p, typed, ~typed | (rng.random(len(sites)) < 0.2), *single, er2, n_hap, sum_p, sum_pp)
+    return Dosages(sites, p, typed, ~typed | (rng.random(len(sites)) < 0.2), *single, er2, n_hap, sum_p, sum_pq)
 
 
 def example(repeats: int = 12, seed: int = 5, contig: str = "chr20", start: int = 1000) -> Dosages:
@@ -70,7 +70,7 @@ def example(repeats: int = 12, seed: int = 5, contig: str = "chr20", start: int 
 def cut(d: Dosages, start: int, stop: int) -> Dosages:
     rows = np.concatenate([[0], np.cumsum(d.sites.n_alt())])
     site, row = slice(start, stop), slice(rows[start], rows[stop])
-    by_row = (a[row] for a in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pp))
+    by_row = (a[row] for a in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq))
     return Dosages(d.sites.slice(start, stop), d.p[row], d.typed[site], d.imputed[site], *by_row)
 
 
@@ -149,10 +149,7 @@ def test_every_field_reads_back(tmp_path, kind):
 def test_info(tmp_path, kind):
     d = example()
     rows = np.concatenate([[0], np.cumsum(d.sites.n_alt())])
-    n, q = d.n_hap, d.sum_p / np.maximum(d.n_hap, 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        score = np.where((q == 0) | (q == 1), 0, 1 - (d.sum_p - d.sum_pp) / (n * q * (1 - q)))
-    wanted = {"AF": d.af, "DR2": d.dr2, "R2": d.dr2, "INFO": score, "SP": d.sum_p, "SPP": d.sum_pp}
+    wanted = {"AF": d.af, "DR2": d.dr2, "R2": d.dr2, "INFO": d.dr2, "SP": d.sum_p, "SPQ": d.sum_pq}
     with_er2 = 0
     for s, record in enumerate(records(save(tmp_path / f"out{kind}", d))):
         info = dict(record.INFO)
@@ -161,7 +158,7 @@ def test_info(tmp_path, kind):
         if rows[s] == rows[s + 1]:
             assert info == {}
             continue
-        assert info.pop("NH") == n[rows[s]]
+        assert info.pop("NH") == d.n_hap[rows[s]]
         for key, values in wanted.items():
             np.testing.assert_allclose(info.pop(key), values[rows[s] : rows[s + 1]], rtol=6e-6, atol=5.1e-5)
         if d.typed[s]:
@@ -184,11 +181,11 @@ def test_info_text_and_order(tmp_path):
     assert "##contig=<ID=chr20,length=64444167>" in lines
     assert lines[-4:-2] == ["##note=x", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\ta\tb"]
     assert lines[-2] == (
-        "chr20\t5\trs1\tA\tG\t.\tPASS\tAF=0.4999;DR2=0.6123;R2=0.6123;INFO=0.5;ER2=0.9877;NH=4;SP=1.9996;"
-        "SPP=1.4996;TYPED;IMP\tGT:DS\t0|1:0.5\t0|1:1.5"
+        "chr20\t5\trs1\tA\tG\t.\tPASS\tAF=0.4999;DR2=0.6123;R2=0.6123;INFO=0.6123;ER2=0.9877;NH=4;SP=1.9996;"
+        "SPQ=1.4996;TYPED;IMP\tGT:DS\t0|1:0.5\t0|1:1.5"
     )
     assert lines[-1] == (
-        "chr20\t9\t.\tC\tT,A\t.\tPASS\tAF=0.000001,0;DR2=0.5,.;R2=0.5,.;INFO=0.2,0;NH=4;SP=0.25,0;SPP=0.0625,0;"
+        "chr20\t9\t.\tC\tT,A\t.\tPASS\tAF=0.000001,0;DR2=0.5,.;R2=0.5,.;INFO=0.5,.;NH=4;SP=0.25,0;SPQ=0.0625,0;"
         "TYPED\tGT:DS\t0|0:0.25,0\t.|0:0,."
     )
 

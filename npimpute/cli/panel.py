@@ -15,7 +15,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, help="The compiled panel, .npp.")
 @click.option("--map", "map_file", type=PATH, help="Genetic map to keep with it, for runs that name no other.")
 @click.option("--describe", type=PATH, metavar="PANEL.npp", help="Print what a compiled panel holds, and stop.")
-@click.option("--threads", type=int, default=None, help="Threads.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(1), default=None, help="Threads.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def command(ref, out, map_file, describe, threads, overwrite):
     """Compile a panel into one file that opens at once: read it many times, parse it once."""
@@ -32,7 +32,7 @@ def command(ref, out, map_file, describe, threads, overwrite):
     if ref is None or out is None:
         raise click.UsageError("give --ref and --out to compile a panel, or --describe to look at one")
     genetic_map = read_genetic_map(map_file) if map_file else None
-    panel = open_panel(ref, threads=threads or len(os.sched_getaffinity(0)))
+    panel = open_panel(ref, threads=len(os.sched_getaffinity(0)) if threads is None else threads)
     compile_panel(panel, out, genetic_map, overwrite)
     _describe(CompiledPanel(out))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from ..config import ENGINES, RunConfig
+from ..outputs import file_errors
 
 PATH = click.Path(path_type=Path)
 
@@ -23,7 +24,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--map",
     type=PATH,
-    help="Genetic map, plain or gzip: PLINK/Beagle (chr id cM bp) or pos chr cM with "
+    help="Genetic map, plain or gzip: PLINK/Beagle (chr id cM bp), or pos chr cM or HapMap's columns with "
     "a header. Without one: that of the compiled panel, or 1 cM/Mb.",
 )
 @click.option(
@@ -72,14 +73,15 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="Chooses the haplotypes that --ne and --err are estimated from, where there are many.",
 )
-@click.option("--log", "log_file", type=PATH, help="Also write the log to this file.")
+@click.option("--log", type=PATH, help="Also write the log to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
-def command(log_file, formats, threads, **options):
+def command(formats, threads, **options):
     """Impute every panel variant that the targets were not typed at."""
     started = time.perf_counter()
-    _set_up_log(log_file)
     formats = tuple(name.strip().upper() for name in formats.split(","))
-    config = RunConfig(**options, formats=formats, threads=threads or len(os.sched_getaffinity(0)))
+    threads = len(os.sched_getaffinity(0)) if threads is None else threads
+    config = RunConfig(**options, formats=formats, threads=threads)
+    _set_up_log(config.log)
     # Imported here: numba and cyvcf2 take a third of a second, which a refused option need not wait for.
     from tqdm import tqdm
 
@@ -93,10 +95,8 @@ def command(log_file, formats, threads, **options):
 def _set_up_log(log_file: Path | None) -> None:
     handlers = [logging.StreamHandler(sys.stderr)]
     if log_file is not None:
-        try:
+        with file_errors(log_file):
             handlers.append(logging.FileHandler(log_file, mode="w"))
-        except OSError as error:
-            raise click.ClickException(f"{log_file}: cannot be written: {error.strerror}") from error
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(message)s", handlers=handlers, force=True)
 
 
@@ -107,7 +107,7 @@ def _report(summary, config: RunConfig, seconds: float) -> None:
     for kind, count in sorted(summary.kinds.items()):
         log.info("  %d %s", count, kind.label)
     log.info("written: %d sites to %s, %d of them imputed", summary.written, config.out, summary.imputed)
-    if summary.filled:
+    if summary.filled and config.keep_typed:
         log.info("  %d typed sites had missing genotypes, now filled in", summary.filled)
     for line in summary.r2.lines():
         log.info("  %s", line)

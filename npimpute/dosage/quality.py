@@ -7,22 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
+from ..outputs import file_errors, temporary
 from ..types import Dosages
 
 MAF_BINS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
-def dr2(n: np.ndarray, sum_p: np.ndarray, sum_pp: np.ndarray) -> np.ndarray:
+def dr2(n: np.ndarray, sum_p: np.ndarray, sum_pq: np.ndarray) -> np.ndarray:
     """(r,) float32 estimated squared correlation of dosage and truth, from sums over the haplotypes of a row.
 
-    [sum p^2 - (sum p)^2/n] / [sum p - (sum p)^2/n], 0 where the row is monomorphic, NaN where n is 0.
-    Source: Browning & Browning 2009, AJHG 84:210, in the haploid form of Beagle 5. Where p is a product over
-    haplotypes IMPUTE's INFO score, 1 - sum(f - e^2) / (2 N q (1-q)), is the same number: f - e^2 sums to
-    sum p - sum p^2.
+    [sum p^2 - (sum p)^2/n] / [sum p - (sum p)^2/n], written as 1 - sum p(1-p) / [sum p - (sum p)^2/n], which loses
+    no digits where nearly all carry ALT; 0 where the row is monomorphic, NaN where n is 0.
+    Source: Browning & Browning 2009, AJHG 84:210, in the haploid form of Beagle 5. Where the two haplotypes of a
+    sample are independent, as here, IMPUTE's INFO score, 1 - sum(f - e^2) / (2 N q (1-q)), is the same number:
+    f - e^2 sums to sum p(1-p), and N is n/2.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        expected = sum_p - sum_p**2 / n
-        value = np.where(expected > 1e-9, (sum_pp - sum_p**2 / n) / expected, 0.0)
+        expected = sum_p * (1 - sum_p / n)
+        value = np.where(expected > 1e-9, 1 - sum_pq / expected, 0.0)
     return np.where(n > 0, np.clip(value, 0, 1), np.nan).astype(np.float32)
 
 
@@ -86,7 +88,9 @@ class SampleQuality:
         for i, sample in enumerate(self._samples):
             shares = (f"{column[i]:.4f}" for column in columns)
             lines.append("\t".join((sample, f"{typed[i]:.0f}", f"{filled[i]:.0f}", *shares)))
-        path.write_text("\n".join(lines) + "\n")
+        with file_errors(path):
+            temporary(path).write_text("\n".join(lines) + "\n")
+            temporary(path).replace(path)
 
 
 class R2Table:

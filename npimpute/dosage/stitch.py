@@ -111,10 +111,10 @@ def _dosages(sites, p, typed, imputed, quality_er2) -> Dosages:
     filled = np.where(known, p, 0)
     n = known.sum(axis=1)
     sum_p = filled.sum(axis=1, dtype=np.float64)
-    sum_pp = np.einsum("ij,ij->i", filled, filled, dtype=np.float64)
+    sum_pq = np.einsum("ij,ij->i", filled, 1 - filled, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         af = (sum_p / n).astype(np.float32)
-    return Dosages(sites, p, typed, imputed, af, dr2(n, sum_p, sum_pp), quality_er2, n, sum_p, sum_pp)
+    return Dosages(sites, p, typed, imputed, af, dr2(n, sum_p, sum_pq), quality_er2, n, sum_p, sum_pq)
 
 
 def _target_only(window: Window, targets: Targets) -> np.ndarray:
@@ -138,7 +138,7 @@ def _take(dosages: Dosages, index: np.ndarray) -> Dosages:
     rows = np.repeat(starts[index], n_alt[index])
     rows += np.arange(len(rows)) - np.repeat(np.cumsum(n_alt[index]) - n_alt[index], n_alt[index])
     d = dosages
-    per_row = [values[rows] for values in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pp)]
+    per_row = [values[rows] for values in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq)]
     return Dosages(d.sites.take(index), d.p[rows], d.typed[index], d.imputed[index], *per_row)
 
 
@@ -154,7 +154,7 @@ def _well_imputed(dosages: Dosages, min_r2: float) -> Dosages:
 def _merged(a: Dosages, b: Dosages) -> Dosages:
     """Both, by position; at the same position ``a`` first."""
     order = np.argsort(np.concatenate([a.sites.pos, b.sites.pos]), kind="stable")
-    fields = ("typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pp")
+    fields = ("typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pq")
     joined = [np.concatenate([getattr(a, name), getattr(b, name)]) for name in fields]
     both = Dosages(Sites.concat([a.sites, b.sites]), np.concatenate([a.p, b.p]), *joined)
     return _take(both, order)

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from .forward_backward import Blocks, Cells
+from .tables import Blocks, Cells
 
 MAX_BLOCK_SITES = 64
 MAX_CELL_ROWS = 64

@@ -19,77 +19,21 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from .tables import Blocks, Cells, Model, Queries
+
 # A haplotype with less posterior than both of these is left out of a dosage and its share given to the others:
 # MAX_DROPPED / k bounds what is left out by MAX_DROPPED, MIN_POSTERIOR keeps it far lower in small panels.
 MAX_DROPPED = 1e-2
 MIN_POSTERIOR = 1e-6
 # Products of emissions below this are taken as 0: denormal floats would cost far more than they matter.
 TINY = np.float32(1e-30)
+# Likely haplotypes are found once for this many typed sites.
+STRETCH = 8
 
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 # Only the entry point is cached on disk, and its arguments are plain tuples: a cache that names classes of an older
 # version could not even be opened.
 _jit = numba.njit(nogil=True, fastmath=_FASTMATH)
-
-
-class Blocks(NamedTuple):
-    """Typed sites cut into ``b`` blocks; ``g`` groups in all blocks together.
-
-    site_start: (b+1,) int64, typed sites site_start[i]:site_start[i+1] form block i.
-    order: (b, k) int32, haplotypes of each block sorted by group, then by index.
-    from_previous: (b, k) int32, place of haplotype order[i, p] in order[i-1] (block 0: unused).
-    group_start: (g + b,) int64, for each block its groups' first places in ``order`` and, last, k.
-    group_offset: (b+1,) int64, where each block begins in ``group_start``.
-    alleles: uint8, allele code of each group at each site; those of site i begin at allele_start[i].
-    allele_start: (t,) int64.
-    """
-
-    site_start: np.ndarray
-    order: np.ndarray
-    from_previous: np.ndarray
-    group_start: np.ndarray
-    group_offset: np.ndarray
-    alleles: np.ndarray
-    allele_start: np.ndarray
-
-
-class Cells(NamedTuple):
-    """Untyped rows cut into ``c`` cells, none of which reaches across a typed site.
-
-    row_start, row_stop: (c,) int64, the rows of the window that a cell covers.
-    gap_start: (t+2,) int64, cells gap_start[i]:gap_start[i+1] lie between typed sites i-1 and i (i = 0:
-    before the first, i = t: after the last).
-    classes: (k, c) uint16 or int32, class of each haplotype in each cell.
-    class_start: (c+1,) int64, first class of each cell in ``entry_start``.
-    entry_start: int64, ALT rows of a class, relative to row_start, are entries[entry_start[i]:entry_start[i+1]].
-    entries: uint8.
-    """
-
-    row_start: np.ndarray
-    row_stop: np.ndarray
-    gap_start: np.ndarray
-    classes: np.ndarray
-    class_start: np.ndarray
-    entry_start: np.ndarray
-    entries: np.ndarray
-
-
-class Model(NamedTuple):
-    """Parameters of one window. switch: (t,) float32, probability that the copied haplotype is drawn anew between
-    typed sites i-1 and i. err: float32, probability that the observed allele differs from the copied one."""
-
-    switch: np.ndarray
-    err: np.float32
-
-
-class Queries(NamedTuple):
-    """What is imputed. observed: (n, t) int8 panel allele codes, -1 missing. typed_rows: (t, 2) int64, first row
-    of each typed site and the one after its last. fraction: (r,) float32, for each untyped row how far it lies
-    from the typed site before it to the one after it, in genetic distance."""
-
-    observed: np.ndarray
-    typed_rows: np.ndarray
-    fraction: np.ndarray
 
 
 @_jit
@@ -153,17 +97,18 @@ class _Scratch(NamedTuple):
     entering: np.ndarray  # (b, k) forward probabilities on entering each block, in the block's order
     leaving: np.ndarray  # (k,) backward probabilities on leaving the current block, in the block's order
     spelled: np.ndarray  # (k,)
-    m: np.ndarray  # (sites + 1, groups), and c: the forward m(g), c(g) of the current block
-    c: np.ndarray
-    back: np.ndarray  # (2, groups) the backward m'(g), c'(g) at the current site
+    forward: np.ndarray  # (2, sites + 1, groups) m(g), c(g) at each site of the current block
+    backward: np.ndarray  # (2, sites, groups) m'(g), c'(g) likewise
+    z: np.ndarray  # (sites,) normalising constants of the posterior
     sums: np.ndarray  # (6, groups) per group: sum x, sum y, sum xy, max x, max y, and posterior mass
     alleles: np.ndarray  # (codes,) leave-one-out probability of each allele
-    who: np.ndarray  # (2, k) int32, likely haplotypes at even and odd typed sites
-    weight: np.ndarray  # (2, k) their posterior
-    n_who: np.ndarray  # (2,) how many
-    mass: np.ndarray  # (k, 2) posterior per class, left and right of a cell; all 0 between calls
-    touched: np.ndarray  # (k,) classes with mass
-    rows: np.ndarray  # (2, rows) ALT probability per row of a cell, left and right
+    who: np.ndarray  # (2, k) int32, likely haplotypes of the current stretch and of the one after it
+    n_who: np.ndarray  # (3,) how many, and which of the two is the current one
+    start: np.ndarray  # (groups + 1,) where each group's likely haplotypes begin
+    xy: np.ndarray  # (2, k) x and y of the current stretch's likely haplotypes
+    weight: np.ndarray  # (2, 2, k) posterior of each stretch's likely haplotypes, at even and odd typed sites
+    mass: np.ndarray  # (k, 8) posterior per class of a cell, left and right in four lanes; all 0 between calls
+    rows: np.ndarray  # (rows, 2) ALT probability per row of a cell, left and right
 
 
 @_jit
@@ -172,9 +117,10 @@ def _scratch(blocks):
     groups, sites = np.max(np.diff(blocks.group_offset)), np.max(np.diff(blocks.site_start)) + 1
     f = np.float32
     return _Scratch(
-        np.empty((b, k), f), np.empty(k, f), np.empty(k, f), np.empty((sites, groups), f), np.empty((sites, groups), f),
-        np.empty((2, groups), f), np.empty((6, groups), f), np.empty(256, f), np.empty((2, k), np.int32),
-        np.empty((2, k), f), np.zeros(2, np.int64), np.zeros((k, 2), f), np.empty(k, np.int64), np.empty((2, 256), f),
+        np.empty((b, k), f), np.empty(k, f), np.empty(k, f), np.empty((2, sites, groups), f),
+        np.empty((2, sites, groups), f), np.empty(sites, f), np.empty((6, groups), f), np.empty(256, f),
+        np.empty((2, k), np.int32), np.zeros(3, np.int64), np.empty(groups + 1, np.int64), np.empty((2, k), f),
+        np.empty((2, 2, k), f), np.zeros((k, 8), f), np.empty((256, 2), f),
     )  # fmt: skip
 
 
@@ -187,23 +133,24 @@ def _group_layout(blocks, i):
 
 @_jit
 def _forward_block(blocks, i, start, size, observed, model, work):
-    """Fills m, c through block i from ``entering``: row s as after the emission at its site s, and the row after
-    its last site as after the switch into the next block."""
+    """Fills ``forward`` through block i from ``entering``: row s as after the emission at its site s, and the row
+    after its last site as after the switch into the next block."""
     n, k = len(size), len(work.spelled)
     _group_sums(work.entering[i], start, work.sums[0])
     match, mismatch = np.float32(1) - model.err, model.err
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
-    work.m[0, :n] = np.float32(1)
-    work.c[0, :n] = np.float32(0)
+    work.forward[0, 0, :n] = np.float32(1)
+    work.forward[1, 0, :n] = np.float32(0)
     for t in range(first, last):
-        m, c = work.m[t - first, :n], work.c[t - first, :n]
+        m, c = work.forward[0, t - first, :n], work.forward[1, t - first, :n]
         here = blocks.allele_start[t]
         _emit(blocks.alleles[here : here + n], observed[t], match, mismatch, m, c)
         if t + 1 < len(observed):
             scale = np.float32(1) / _mass(work.sums[0], size, m, c)
             rho = model.switch[t + 1]
             keep, inflow = (np.float32(1) - rho) * scale, rho / np.float32(k)
-            _switch(m, c, keep, inflow, work.m[t + 1 - first, :n], work.c[t + 1 - first, :n])
+            after = work.forward[:, t + 1 - first, :n]
+            _switch(m, c, keep, inflow, after[0], after[1])
 
 
 @_jit
@@ -215,20 +162,20 @@ def _forward(blocks, observed, model, work):
         start, size = _group_layout(blocks, i)
         _forward_block(blocks, i, start, size, observed, model, work)
         sites, n = blocks.site_start[i + 1] - blocks.site_start[i], len(size)
-        _spell_out(work.entering[i], start, work.m[sites, :n], work.c[sites, :n], work.spelled)
+        after = work.forward[:, sites, :n]
+        _spell_out(work.entering[i], start, after[0], after[1], work.spelled)
         source = blocks.from_previous[i + 1]
         for p in range(k):
             work.entering[i + 1, p] = work.spelled[source[p]]
 
 
 @_jit
-def _leave_one_out(alleles, observed, err, m, c, size, work, out):
+def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     """Posterior mass of each allele at a site without the target's own allele there, into ``out`` (codes,).
 
     Returns the posterior's normalising constant with it.
     """
     x, y, xy, mass = work.sums[0], work.sums[1], work.sums[2], work.sums[5]
-    mb, cb = work.back[0], work.back[1]
     z = np.float32(0)
     for g in range(len(size)):
         mass[g] = mb[g] * (xy[g] * m[g] + y[g] * c[g]) + cb[g] * (x[g] * m[g] + size[g] * c[g])
@@ -248,116 +195,164 @@ def _leave_one_out(alleles, observed, err, m, c, size, work, out):
 
 
 @_jit
-def _likely_haplotypes(x, y, order, start, m, c, z, work, side):
-    """The haplotypes that matter at a site, with their posterior, into ``who`` and ``weight`` of ``side``."""
-    bound = z * np.float32(min(MAX_DROPPED / len(x), MIN_POSTERIOR))
-    who, weight, x_max, y_max = work.who[side], work.weight[side], work.sums[3], work.sums[4]
-    n = 0
-    total = np.float32(0)
-    for g in range(len(m)):
-        mg, cg, mbg, cbg = m[g], c[g], work.back[0, g], work.back[1, g]
-        if (x_max[g] * mg + cg) * (y_max[g] * mbg + cbg) <= bound:
+def _backward_groups(i, queries, observed, blocks, start, size, model, work, out):
+    """Fills ``backward`` and ``z`` through block i from its right end, and the leave-one-out probabilities into
+    ``out``; ``spelled`` is then what enters block i - 1 from the right."""
+    n, k = len(size), len(work.leaving)
+    first, last = blocks.site_start[i], blocks.site_start[i + 1]
+    match, mismatch = np.float32(1) - model.err, model.err
+    mb, cb = np.ones(n, np.float32), np.zeros(n, np.float32)
+    for t in range(last - 1, first - 1, -1):
+        s = t - first
+        work.backward[0, s, :n] = mb
+        work.backward[1, s, :n] = cb
+        here = blocks.alleles[blocks.allele_start[t] : blocks.allele_start[t] + n]
+        rows = queries.typed_rows[t]
+        loo = work.alleles[: rows[1] - rows[0] + 1]
+        m, c = work.forward[0, s, :n], work.forward[1, s, :n]
+        work.z[s] = _leave_one_out(here, observed[t], model.err, m, c, mb, cb, size, work, loo)
+        for a in range(rows[1] - rows[0]):
+            out[rows[0] + a] = loo[a + 1]
+        if t:
+            _emit(here, observed[t], match, mismatch, mb, cb)
+            scale = np.float32(1) / _mass(work.sums[1], size, mb, cb)
+            rho = model.switch[t]
+            _switch(mb, cb, (np.float32(1) - rho) * scale, rho / np.float32(k), mb, cb)
+    _spell_out(work.leaving, start, mb, cb, work.spelled)
+
+
+@_jit
+def _find_likely(i, blocks, start, first, last, work):
+    """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y."""
+    bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
+    x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
+    who, x_out, y_out, n = work.who[work.n_who[2]], work.xy[0], work.xy[1], 0
+    for g in range(len(start) - 1):
+        work.start[g] = n
+        mm, mc, cm, cc = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for s in range(first, last):
+            scale = np.float32(1) / work.z[s]
+            m, c = work.forward[0, s, g] * scale, work.forward[1, s, g] * scale
+            mb, cb = work.backward[0, s, g], work.backward[1, s, g]
+            mm, mc, cm, cc = max(mm, m * mb), max(mc, m * cb), max(cm, c * mb), max(cc, c * cb)
+        if x_max[g] * y_max[g] * mm + x_max[g] * mc + y_max[g] * cm + cc <= bound:
             continue
-        for i in range(start[g], start[g + 1]):
-            p = (x[i] * mg + cg) * (y[i] * mbg + cbg)
-            if p > bound:
-                who[n] = order[i]
-                weight[n] = p
-                total += p
+        for p in range(start[g], start[g + 1]):
+            if x[p] * y[p] * mm + x[p] * mc + y[p] * cm + cc > bound:
+                who[n], x_out[n], y_out[n] = order[p], x[p], y[p]
                 n += 1
+    work.start[len(start) - 1] = n
+    work.n_who[work.n_who[2]] = n
+
+
+@_jit
+def _weigh_likely(s, n_groups, weight, work):
+    """Posterior of the likely haplotypes at site s of the block into ``weight``, rescaled to a sum of 1."""
+    x, y, total = work.xy[0], work.xy[1], np.float32(0)
+    for g in range(n_groups):
+        m, c = work.forward[0, s, g], work.forward[1, s, g]
+        mb, cb = work.backward[0, s, g], work.backward[1, s, g]
+        for p in range(work.start[g], work.start[g + 1]):
+            weight[p] = (x[p] * m + c) * (y[p] * mb + cb)
+            total += weight[p]
     scale = np.float32(1) / total
-    for i in range(n):
-        weight[i] *= scale
-    work.n_who[side] = n
+    for p in range(work.start[n_groups]):
+        weight[p] *= scale
 
 
 @_jit
-def _pour(source, classes, cell, side, work, n_touched):
-    """Adds the posterior of the likely haplotypes of ``source`` to their classes' mass; returns n_touched."""
-    who, weight, mass = work.who[source], work.weight[source], work.mass
-    for i in range(work.n_who[source]):
-        v = classes[who[i], cell]
-        if mass[v, 0] + mass[v, 1] == 0:
-            work.touched[n_touched] = v
-            n_touched += 1
-        mass[v, side] += weight[i]
-    return n_touched
+def _pour(who, left, right, classes, cell, mass):
+    """Adds the posterior of likely haplotypes on both sides of a cell to their classes' mass.
 
-
-@_jit
-def _gap_dosages(gap, left, right, cells, fraction, work, out):
-    """ALT probabilities of the untyped rows of one gap between typed sites, into ``out`` (r,).
-
-    left, right: which ``who`` and ``weight`` belong to the typed sites around it, -1 for none. Linear in genetic
-    distance, as in IMPUTE2 and Beagle (Browning, Zhou & Browning 2018, AJHG 103:338).
+    Neighbours often share a class, and an addition must wait for the last one to the same number: four lanes.
     """
-    mass, rows = work.mass, work.rows
-    for cell in range(cells.gap_start[gap], cells.gap_start[gap + 1]):
-        first, n_rows = cells.row_start[cell], cells.row_stop[cell] - cells.row_start[cell]
-        rows[:, :n_rows] = np.float32(0)
-        n_touched = 0
-        if left >= 0:
-            n_touched = _pour(left, cells.classes, cell, 0, work, n_touched)
-        if right >= 0:
-            n_touched = _pour(right, cells.classes, cell, 1, work, n_touched)
-        base = cells.class_start[cell]
-        for i in range(n_touched):
-            v = work.touched[i]
-            for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
-                rows[0, cells.entries[e]] += mass[v, 0]
-                rows[1, cells.entries[e]] += mass[v, 1]
-            mass[v, 0] = 0
-            mass[v, 1] = 0
-        for r in range(n_rows):
-            f = fraction[first + r]
-            out[first + r] = (np.float32(1) - f) * rows[0, r] + f * rows[1, r]
+    n = len(who)
+    whole = n - n % 4
+    for p in range(0, whole, 4):
+        v0, v1 = np.int64(classes[who[p], cell]), np.int64(classes[who[p + 1], cell])
+        v2, v3 = np.int64(classes[who[p + 2], cell]), np.int64(classes[who[p + 3], cell])
+        mass[v0, 0] += left[p]
+        mass[v0, 1] += right[p]
+        mass[v1, 2] += left[p + 1]
+        mass[v1, 3] += right[p + 1]
+        mass[v2, 4] += left[p + 2]
+        mass[v2, 5] += right[p + 2]
+        mass[v3, 6] += left[p + 3]
+        mass[v3, 7] += right[p + 3]
+    for p in range(whole, n):
+        v = np.int64(classes[who[p], cell])
+        mass[v, 0] += left[p]
+        mass[v, 1] += right[p]
 
 
 @_jit
-def _impute_site(t, i, start, size, queries, observed, blocks, cells, model, work, out):
-    """Leave-one-out probabilities at typed site t of block i, then the untyped rows of the gap after it (and, at
-    the first typed site, of the gap before it)."""
-    n = len(size)
-    s = t - blocks.site_start[i]
-    here = blocks.alleles[blocks.allele_start[t] : blocks.allele_start[t] + n]
-    first, last = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
-    m, c = work.m[s, :n], work.c[s, :n]
-    loo = work.alleles[: last - first + 1]
-    z = _leave_one_out(here, observed[t], model.err, m, c, size, work, loo)
-    for a in range(last - first):
-        out[first + a] = loo[a + 1]
-    if len(cells.row_start) == 0:
-        return
-    side, other = t % 2, (t + 1) % 2
-    _likely_haplotypes(work.entering[i], work.leaving, blocks.order[i], start, m, c, z, work, side)
-    _gap_dosages(t + 1, side, other if t + 1 < len(observed) else -1, cells, queries.fraction, work, out)
-    if t == 0:
-        _gap_dosages(0, -1, side, cells, queries.fraction, work, out)
+def _pour_side(who, weight, side, classes, cell, mass):
+    """``_pour`` where only one side is known of these haplotypes."""
+    for p in range(len(who)):
+        mass[classes[who[p], cell], side] += weight[p]
+
+
+@_jit
+def _spell_classes(cell, cells, fraction, work, out):
+    """ALT probabilities of a cell's rows into ``out`` (r,) from the mass of its classes, which is 0 afterwards.
+
+    Linear in genetic distance, as in IMPUTE2 and Beagle (Browning, Zhou & Browning 2018, AJHG 103:338).
+    """
+    first, n_rows = cells.row_start[cell], cells.row_stop[cell] - cells.row_start[cell]
+    base, rows, mass = cells.class_start[cell], work.rows, work.mass
+    rows[:n_rows] = np.float32(0)
+    for v in range(cells.class_start[cell + 1] - base):
+        left = (mass[v, 0] + mass[v, 2]) + (mass[v, 4] + mass[v, 6])
+        right = (mass[v, 1] + mass[v, 3]) + (mass[v, 5] + mass[v, 7])
+        if left + right > 0:
+            mass[v] = np.float32(0)
+            for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
+                rows[cells.entries[e], 0] += left
+                rows[cells.entries[e], 1] += right
+    for r in range(n_rows):
+        f = fraction[first + r]
+        out[first + r] = (np.float32(1) - f) * rows[r, 0] + f * rows[r, 1]
+
+
+@_jit
+def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, out):
+    """ALT probabilities of the untyped rows after each of the typed sites first..last-1, all of block i (and, at the
+    first typed site of all, before it). Stretches come from right to left."""
+    begin, here, after = blocks.site_start[i], work.n_who[2], 1 - work.n_who[2]
+    _find_likely(i, blocks, start, first - begin, last - begin, work)
+    who, who_after = work.who[here, : work.n_who[here]], work.who[after, : work.n_who[after]]
+    for t in range(last - 1, first - 1, -1):
+        left = work.weight[here, t % 2]
+        _weigh_likely(t - begin, len(start) - 1, left, work)
+        for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
+            if t + 1 < last:
+                _pour(who, left, work.weight[here, (t + 1) % 2], cells.classes, cell, work.mass)
+            else:
+                _pour_side(who, left, 0, cells.classes, cell, work.mass)
+                _pour_side(who_after, work.weight[after, (t + 1) % 2], 1, cells.classes, cell, work.mass)
+            _spell_classes(cell, cells, fraction, work, out)
+    if first == 0:
+        for cell in range(cells.gap_start[0], cells.gap_start[1]):
+            _pour_side(who, work.weight[here, 0], 1, cells.classes, cell, work.mass)
+            _spell_classes(cell, cells, fraction, work, out)
+    work.n_who[2] = after
 
 
 @_jit
 def _backward_block(i, queries, observed, blocks, cells, model, work, out):
     """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
     start, size = _group_layout(blocks, i)
-    n, k = len(size), len(work.leaving)
     _forward_block(blocks, i, start, size, observed, model, work)
     _group_sums(work.leaving, start, work.sums[1])
     _group_products(work.entering[i], work.leaving, start, work.sums[2], work.sums[3], work.sums[4])
-    mb, cb = work.back[0, :n], work.back[1, :n]
-    mb[:] = np.float32(1)
-    cb[:] = np.float32(0)
-    for t in range(blocks.site_start[i + 1] - 1, blocks.site_start[i] - 1, -1):
-        _impute_site(t, i, start, size, queries, observed, blocks, cells, model, work, out)
-        if t:
-            here = blocks.alleles[blocks.allele_start[t] : blocks.allele_start[t] + n]
-            _emit(here, observed[t], np.float32(1) - model.err, model.err, mb, cb)
-            scale = np.float32(1) / _mass(work.sums[1], size, mb, cb)
-            rho = model.switch[t]
-            _switch(mb, cb, (np.float32(1) - rho) * scale, rho / np.float32(k), mb, cb)
+    _backward_groups(i, queries, observed, blocks, start, size, model, work, out)
+    if len(cells.row_start):
+        first, last = blocks.site_start[i], blocks.site_start[i + 1]
+        for stop in range(last, first, -STRETCH):
+            _untyped_stretch(i, blocks, start, max(first, stop - STRETCH), stop, cells, queries.fraction, work, out)
     if i:
-        _spell_out(work.leaving, start, mb, cb, work.spelled)
         target = blocks.from_previous[i]
-        for p in range(k):
+        for p in range(len(target)):
             work.leaving[target[p]] = work.spelled[p]
 
 
@@ -369,6 +364,7 @@ def _impute_range(first, last, queries, blocks, cells, model, out):
         observed = queries.observed[q]
         _forward(blocks, observed, model, work)
         work.leaving[:] = np.float32(1) / np.float32(len(work.leaving))
+        work.n_who[:] = 0
         for i in range(len(blocks.order) - 1, -1, -1):
             _backward_block(i, queries, observed, blocks, cells, model, work, out[q])
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from ..context.windows import Window
 from ..errors import ConfigError
-from .collapse import Blocks, Cells, collapse_typed, collapse_untyped
-from .forward_backward import Model, Queries, impute_range
+from .collapse import collapse_typed, collapse_untyped
+from .forward_backward import impute_range
+from .tables import Blocks, Cells, Model, Queries
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +135,10 @@ class LiStephens:
             err = fit.error_rate(ne, err)
         if self._ne is None:
             ne = _minimise(lambda x: fit.relative_error(x, err) * (1 + NE_PRIOR * math.log2(x / START_NE) ** 2), ne)
-            if self._err is None:
-                err = fit.error_rate(ne, err)
-        self._ne, self._err = float(f"{ne:.3g}"), float(f"{err:.3g}")
+            ne = float(f"{ne:.3g}")  # as logged, so that a run with the logged values is the same run
+        if self._err is None:
+            err = float(f"{fit.error_rate(ne, err):.3g}")
+        self._ne, self._err = ne, err
         log.info("Ne %.3g, error rate %.3g (estimated from %d target haplotypes)", self._ne, self._err, len(sample))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from .. import __version__
 from ..contigs import contig_key
 from ..errors import ConfigError, InputError
+from ..outputs import check_place, file_errors, temporary
 from ..types import Haplotypes, Sites
 from ..vcf.read import open_panel_vcf
 from ..vcf.records import Selection
@@ -71,7 +72,6 @@ def is_compiled(path: Path) -> bool:
 @dataclass(frozen=True)
 class _Contig:
     name: str
-    length: int | None
     start: int  # its first site
     stop: int
 
@@ -89,8 +89,9 @@ class CompiledPanel:
         self.path = Path(path)
         self._tensors = _open_tensors(self.path)
         self.metadata = _metadata(self._tensors, self.path)
-        self._contigs = [_Contig(**contig) for contig in json.loads(self._text("contigs"))]
-        self.contigs = [(contig.name, contig.length) for contig in self._contigs]
+        contigs = json.loads(self._text("contigs"))
+        self._contigs = [_Contig(**contig) for contig in contigs["sites"]]
+        self.contigs = [(name, length) for name, length in contigs["header"]]
         samples = tuple(self._text("samples").split("\n"))
         self._selection = Selection.of(self.path, samples, keep_samples, drop_samples)
         self.samples = tuple(samples[i] for i in self._selection.chosen)
@@ -186,17 +187,13 @@ def compile_panel(panel: Panel, out: Path, genetic_map: GeneticMap | None = None
     out = Path(out)
     if out.suffix != ".npp":
         raise ConfigError(f"output {out}: the name must end in .npp")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out}: exists already; choose another name or add --overwrite")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: the directory {out.parent} does not exist: create it first")
-    temp = out.with_name(f".{os.getpid()}.{out.name}")
+    check_place(out, overwrite)
+    temp = temporary(out)
     try:
-        with open(temp, "wb") as file:
-            _write_panel(panel, file, genetic_map)
-        os.replace(temp, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        with file_errors(out):
+            with open(temp, "wb") as file:
+                _write_panel(panel, file, genetic_map)
+            os.replace(temp, out)
     finally:
         temp.unlink(missing_ok=True)
 
@@ -223,7 +220,7 @@ def _write_panel(panel: Panel, file, genetic_map: GeneticMap | None) -> None:
 
 
 def _tensors(panel: Panel, sites: list[Sites], genetic_map: GeneticMap | None) -> dict[str, np.ndarray]:
-    contigs = json.dumps(_contig_table(panel, sites)).encode()
+    contigs = json.dumps({"header": panel.contigs, "sites": _contig_table(sites)}).encode()
     tensors = {"contigs": np.frombuffer(contigs, np.uint8)}
     tensors["samples"] = np.frombuffer("\n".join(panel.samples).encode(), np.uint8)
     tensors["pos"] = np.concatenate([s.pos for s in sites])
@@ -247,12 +244,11 @@ def _write_bits(panel: Panel, file) -> tuple[list[int], list[Sites]]:
     return [n_rows, (panel.k + 7) // 8], sites
 
 
-def _contig_table(panel: Panel, sites: Iterable[Sites]) -> list[dict]:
-    lengths = dict(panel.contigs)
+def _contig_table(sites: Iterable[Sites]) -> list[dict]:
     table, at = [], 0
     for part in sites:
         if not table or table[-1]["name"] != part.contig:
-            table.append({"name": part.contig, "length": lengths.get(part.contig), "start": at, "stop": at})
+            table.append({"name": part.contig, "start": at, "stop": at})
         at += len(part)
         table[-1]["stop"] = at
     return table

@@ -11,7 +11,6 @@ BCF then stores the float32 nearest to the printed value.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import numpy as np
 
 from npimpute import __version__
 from npimpute.errors import ConfigError, InputError
+from npimpute.outputs import check_place, file_errors, temporary
 from npimpute.types import Dosages
 from npimpute.vcf import encode
 from npimpute.vcf.bgzf import BgzfWriter
@@ -39,11 +39,15 @@ INFO_LINES = {
     "AF": ("A", "Float", "Estimated ALT allele frequency in the target samples: mean ALT probability"),
     "DR2": ("A", "Float", "Dosage R-squared: estimated squared correlation of ALT probability and true allele"),
     "R2": ("A", "Float", "Same value as DR2"),
-    "INFO": ("A", "Float", "IMPUTE info score: 1 - (SP - SPP) / (NH q (1 - q)) with q = SP / NH; 0 if monomorphic"),
+    "INFO": ("A", "Float", "IMPUTE info score; equal to DR2, as haplotypes are imputed independently"),
     "ER2": ("A", "Float", "Empirical R-squared at typed sites: leave-one-out ALT probability against the allele"),
-    "NH": ("1", "Integer", "Number of haplotypes in SP and SPP"),
+    "NH": ("1", "Integer", "Number of haplotypes in SP and SPQ"),
     "SP": ("A", "Float", "Sum of ALT probabilities over haplotypes; adds up over batches of samples"),
-    "SPP": ("A", "Float", "Sum of squared ALT probabilities over haplotypes; adds up over batches of samples"),
+    "SPQ": (
+        "A",
+        "Float",
+        "Sum of p(1-p) over haplotypes; adds up over batches of samples, and DR2 = 1 - SPQ / (SP (1 - SP / NH))",
+    ),
     "TYPED": ("0", "Flag", "Site was genotyped in the target"),
     "IMP": ("0", "Flag", "Genotypes at this site were imputed"),
 }
@@ -60,7 +64,7 @@ FORMAT_LINES = {
 FORMATS = ("GT", "DS", "HDS", "GP", "AP")
 
 # How INFO values are printed; None: six significant digits.
-_DECIMALS = {"AF": 6, "DR2": 4, "R2": 4, "INFO": 4, "ER2": 4, "SP": None, "SPP": None}
+_DECIMALS = {"AF": 6, "DR2": 4, "R2": 4, "INFO": 4, "ER2": 4, "SP": None, "SPQ": None}
 
 # BCF: CHROM, POS, length of REF, QUAL, counts of alleles and INFO keys, counts of fields and samples.
 _SITE = struct.Struct("<iiiIII")
@@ -94,8 +98,8 @@ class VariantWriter:
         self._path = Path(path)
         self._kind = _kind(self._path)
         self._names = _format_names(formats) if samples else ()
-        _check_place(self._path, overwrite)
-        self._temp = self._path.with_name(f".{os.getpid()}.{self._path.name}")
+        check_place(self._path, overwrite)
+        self._temp = temporary(self._path)
         self._samples = tuple(samples)
         self._contigs = {name: number for number, (name, _) in enumerate(contigs)}
         self._header = _header_text(self._samples, contigs, self._names, header_lines)
@@ -105,7 +109,7 @@ class VariantWriter:
         self._out = None
 
     def __enter__(self) -> Self:
-        with _file_errors(self._path):
+        with file_errors(self._path):
             self._out = open(self._temp, "wb") if self._kind == ".vcf" else BgzfWriter(self._temp, self._threads)
         text = self._header.encode()
         if self._kind == ".bcf":
@@ -132,7 +136,7 @@ class VariantWriter:
         if kind is not None:
             return self._discard()
         try:
-            with _file_errors(self._path):
+            with file_errors(self._path):
                 self._out.close()
                 self._publish()
         except BaseException:
@@ -162,7 +166,7 @@ class VariantWriter:
         return out[:used]
 
     def _put(self, data) -> None:
-        with _file_errors(self._path):
+        with file_errors(self._path):
             self._out.write(data)
 
     def _publish(self) -> None:
@@ -203,17 +207,6 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-@contextlib.contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    """What the file system refuses is the user's to mend."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"{path}: no space left on its disk: free some or write elsewhere") from error
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
 def _kind(path: Path) -> str:
     for suffix in (".vcf.gz", ".bcf", ".vcf"):
         if path.name.endswith(suffix) and path.name != suffix:
@@ -229,17 +222,6 @@ def _format_names(formats: tuple[str, ...]) -> tuple[str, ...]:
     if "GT" in formats[1:]:
         raise ConfigError(f"formats {','.join(formats)}: VCF wants GT first")
     return tuple(key for name in formats for key in (("AP1", "AP2") if name == "AP" else (name,)))
-
-
-def _check_place(path: Path, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the directory {path.parent} does not exist: create it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: the directory {path.parent} is not writable")
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory")
-    if os.path.lexists(path) and not overwrite:
-        raise InputError(f"{path}: exists already: remove it, choose another name, or ask to overwrite")
 
 
 def _header_text(samples, contigs, names, header_lines) -> str:
@@ -284,28 +266,19 @@ def _chunks(dosages: Dosages, fields: np.ndarray) -> Iterator[Dosages]:
     while start < len(n_alt):
         stop = max(start + 1, int(np.searchsorted(total, total[start] + CHUNK_BYTES, "right")) - 1)
         site, row = slice(start, stop), slice(rows[start], rows[stop])
-        by_row = (a[row] for a in (dosages.af, dosages.dr2, dosages.er2, dosages.n_hap, dosages.sum_p, dosages.sum_pp))
+        by_row = (a[row] for a in (dosages.af, dosages.dr2, dosages.er2, dosages.n_hap, dosages.sum_p, dosages.sum_pq))
         sites = dosages.sites.slice(start, stop)
         yield Dosages(sites, dosages.p[row], dosages.typed[site], dosages.imputed[site], *by_row)
         start = stop
 
 
-def _info_score(dosages: Dosages) -> np.ndarray:
-    """(r,) float64: IMPUTE's info score per row, NaN without haplotypes."""
-    n, sum_p = dosages.n_hap.astype(np.float64), dosages.sum_p
-    with np.errstate(divide="ignore", invalid="ignore"):
-        q = sum_p / n
-        score = 1 - (sum_p - dosages.sum_pp) / (n * q * (1 - q))
-    return np.where((q <= 0) | (q >= 1), 0.0, score)
-
-
 def _rounded_info(dosages: Dosages) -> dict[str, np.ndarray]:
     """Row values of the Float keys as printed, float64."""
-    out = {"AF": dosages.af, "DR2": dosages.dr2, "R2": dosages.dr2, "INFO": _info_score(dosages), "ER2": dosages.er2}
+    out = {"AF": dosages.af, "DR2": dosages.dr2, "R2": dosages.dr2, "INFO": dosages.dr2, "ER2": dosages.er2}
     for key, values in out.items():
         # Adding 0 turns -0 into 0.
         out[key] = np.round(values.astype(np.float64), _DECIMALS[key]) + 0.0
-    for key, values in (("SP", dosages.sum_p), ("SPP", dosages.sum_pp)):
+    for key, values in (("SP", dosages.sum_p), ("SPQ", dosages.sum_pq)):
         # Six significant digits are what htslib prints, so that its rendering of the BCF equals the VCF's.
         out[key] = np.array([float(f"{x:.6g}") for x in values.tolist()])
     return out
@@ -337,12 +310,12 @@ def _text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], fo
     leads = []
     head, tail = f"{sites.contig}\t", f"\t{formats}" if formats else ""
     fixed = zip(sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, rows.tolist(), er2, *columns, strict=False)
-    for pos, name, ref, alt, flag, row, typed, af, dr2, r2, score, e, sp, spp in fixed:
+    for pos, name, ref, alt, flag, row, typed, af, dr2, r2, score, e, sp, spq in fixed:
         if alt == ".":
             text = flag[1:] or "."
         else:
             er2_text = f";ER2={e}" if typed else ""
-            text = f"AF={af};DR2={dr2};R2={r2};INFO={score}{er2_text};NH={n_hap[row]};SP={sp};SPP={spp}{flag}"
+            text = f"AF={af};DR2={dr2};R2={r2};INFO={score}{er2_text};NH={n_hap[row]};SP={sp};SPQ={spq}{flag}"
         leads.append(f"{head}{pos}\t{name}\t{ref}\t{alt}\t.\tPASS\t{text}{tail}".encode())
     return leads
 
