@@ -56,11 +56,9 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
     panel = open_panel(config.ref, None, keep, drop, config.threads)
     genetic_map = _genetic_map(config, panel)
     region = Region.parse(config.region) if config.region else None
-    if region is not None:
-        wide = _with_flanks(region, genetic_map, config.flank_cm)
+    wide = _with_flanks(region, genetic_map, config.flank_cm) if region else None
+    if wide:
         panel = open_panel(config.ref, wide, keep, drop, config.threads)
-    else:
-        wide = None
     targets = read_targets(config.target, wide, config.threads)
     _warn_of_shared_samples(panel, targets)
     summary = Summary()

@@ -33,9 +33,10 @@ NE_PRIOR = 5e-4
 # Few arrays have so many errors, but haplotypes are also left for reasons that the model does not know (recurrent
 # mutation, gene conversion), and rare variants are imputed better with at least this much.
 ERR_RANGE = (1e-3, 0.05)
-EM_STEPS = 3
-# Parameters are estimated from this many target haplotypes and this many typed sites of the first window.
-ESTIMATE_HAPLOTYPES, ESTIMATE_SITES = 60, 1_000
+EM_STEPS = 2
+# Parameters are estimated from this many typed sites of the first window and as many target haplotypes as a budget of
+# (panel haplotypes x sites x target haplotypes) allows, within limits.
+ESTIMATE_SITES, ESTIMATE_BUDGET, ESTIMATE_HAPLOTYPES = 1_000, 10**8, (30, 100)
 # A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
 MIN_GROUPS, HAPLOTYPES_PER_GROUP = 32, 32
 CALLS_PER_THREAD = 8
@@ -126,9 +127,11 @@ class LiStephens:
         maximum likelihood, which trades accuracy between sites for fit within long haplotypes.
         """
         n, t = observed.shape
-        sample = np.sort(np.random.default_rng(self._seed).permutation(n)[:ESTIMATE_HAPLOTYPES])
         first = max(0, (t - ESTIMATE_SITES) // 2)
         part = slice(first, first + ESTIMATE_SITES)
+        affordable = ESTIMATE_BUDGET // (typed.codes.shape[1] * min(t, ESTIMATE_SITES))
+        n_sample = int(np.clip(affordable, *ESTIMATE_HAPLOTYPES))
+        sample = np.sort(np.random.default_rng(self._seed).permutation(n)[:n_sample])
         fit = _Fit(self, typed.part(part), np.ascontiguousarray(observed[sample, part]))
         ne, err = self.ne, self.error_rate
         if self._err is None:
