@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from .errors import ConfigError
@@ -49,7 +50,7 @@ class RunConfig:
             raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")
         if self.threads < 1:
             raise ConfigError(f"--threads {self.threads}: at least one thread is needed")
-        if self.core_cm <= 0 or self.flank_cm < 0:
+        if not 0 < self.core_cm < inf or not 0 <= self.flank_cm < inf:
             raise ConfigError(f"--window {self.core_cm} --flank {self.flank_cm}: cM, above 0 and not below 0")
         outputs = [path for path in (self.out, self.sites_only, self.sample_quality, self.log) if path is not None]
         inputs = [path for path in (self.ref, self.target, self.map, self.samples, self.exclude_samples) if path]

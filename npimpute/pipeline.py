@@ -55,9 +55,11 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
     keep, drop = _sample_list(config.samples), _sample_list(config.exclude_samples)
     panel = open_panel(config.ref, None, keep, drop, config.threads)
     genetic_map = _genetic_map(config, panel)
-    region = Region.parse(config.region) if config.region else None
-    wide = _with_flanks(region, genetic_map, config.flank_cm) if region else None
-    if wide:
+    region = None if config.region is None else Region.parse(config.region)
+    wide = None
+    if region is not None:
+        _check_contig(region, panel)
+        wide = _with_flanks(region, genetic_map, config.flank_cm)
         panel = open_panel(config.ref, wide, keep, drop, config.threads)
     targets = read_targets(config.target, wide, config.threads)
     _warn_of_shared_samples(panel, targets)
@@ -102,6 +104,12 @@ def _genetic_map(config: RunConfig, panel: Panel) -> GeneticMap:
         return panel.genetic_map
     log.info("genetic map: none given, so 1 cM/Mb is used; --map improves accuracy")
     return constant_rate(1.0)
+
+
+def _check_contig(region: Region, panel: Panel) -> None:
+    names = [name for name, _ in panel.contigs]
+    if names and not any(region.has_contig(name) for name in names):
+        raise InputError(f"{panel.path}: no contig {region.contig}; the panel has {clip(', '.join(names), 60)}")
 
 
 def _with_flanks(region: Region, genetic_map: GeneticMap, flank_cm: float) -> Region:

@@ -159,6 +159,16 @@ def test_same_bytes_for_any_threads_and_any_batch():
     assert LiStephens(1e5, 1e-3).impute(part).tobytes() == whole[4:7].tobytes()
 
 
+def test_same_bytes_wherever_the_arrays_lie():
+    rng = np.random.default_rng(9)
+    window, _ = make_window(rng, k=344, n=20, s=1500, every=5)
+    first, held = LiStephens(1e5, 1e-3).impute(window).tobytes(), []
+    for _ in range(12):
+        held.append([np.ones(size) for size in rng.integers(1, 3000, 50)])
+        del held[0][::2]
+        assert LiStephens(1e5, 1e-3).impute(window).tobytes() == first
+
+
 def test_order_of_the_panel_does_not_matter():
     rng = np.random.default_rng(2)
     window, _ = make_window(rng, k=64)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ..errors import ConfigError, InputError
+
 PATH = click.Path(path_type=Path)
 
 
@@ -15,7 +17,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, help="The compiled panel, .npp.")
 @click.option("--map", "map_file", type=PATH, help="Genetic map to keep with it, for runs that name no other.")
 @click.option("--describe", type=PATH, metavar="PANEL.npp", help="Print what a compiled panel holds, and stop.")
-@click.option("--threads", type=click.IntRange(1), default=None, help="Threads.  [default: all cores]")
+@click.option("--threads", type=int, default=None, help="Threads.  [default: all cores]")
 @click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 def command(ref, out, map_file, describe, threads, overwrite):
     """Compile a panel into one file that opens at once: read it many times, parse it once."""
@@ -26,11 +28,13 @@ def command(ref, out, map_file, describe, threads, overwrite):
         if ref or out:
             raise click.UsageError("--describe takes neither --ref nor --out")
         if not is_compiled(describe):
-            raise click.UsageError(f"{describe}: not a compiled panel; make one with --ref and --out")
+            raise InputError(f"{describe}: not a compiled panel; make one with --ref and --out")
         _describe(CompiledPanel(describe))
         return
     if ref is None or out is None:
         raise click.UsageError("give --ref and --out to compile a panel, or --describe to look at one")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"--threads {threads}: at least one thread is needed")
     genetic_map = read_genetic_map(map_file) if map_file else None
     panel = open_panel(ref, threads=len(os.sched_getaffinity(0)) if threads is None else threads)
     compile_panel(panel, out, genetic_map, overwrite)

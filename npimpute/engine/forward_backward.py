@@ -30,6 +30,8 @@ TINY = np.float32(1e-30)
 # Likely haplotypes are found once for this many typed sites.
 STRETCH = 8
 
+# Sums may be taken in any order (reassoc), but always in the same one: no loop that sums may also store, or whether
+# its arrays lie close together in memory would decide which version of the loop runs.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 # Only the entry point is cached on disk, and its arguments are plain tuples: a cache that names classes of an older
 # version could not even be opened.
@@ -45,6 +47,14 @@ def _emit(alleles, observed, match, mismatch, m, c):
         e = match if alleles[g] == observed else mismatch
         m[g] = m[g] * e if m[g] > TINY else np.float32(0)
         c[g] *= e
+
+
+@_jit
+def _sum(x):
+    s = np.float32(0)
+    for i in range(len(x)):
+        s += x[i]
+    return s
 
 
 @_jit
@@ -76,10 +86,7 @@ def _spell_out(x, start, m, c, out):
 @_jit
 def _group_sums(x, start, total):
     for g in range(len(start) - 1):
-        s = np.float32(0)
-        for i in range(start[g], start[g + 1]):
-            s += x[i]
-        total[g] = s
+        total[g] = _sum(x[start[g] : start[g + 1]])
 
 
 @_jit
@@ -176,10 +183,9 @@ def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     Returns the posterior's normalising constant with it.
     """
     x, y, xy, mass = work.sums[0], work.sums[1], work.sums[2], work.sums[5]
-    z = np.float32(0)
     for g in range(len(size)):
         mass[g] = mb[g] * (xy[g] * m[g] + y[g] * c[g]) + cb[g] * (x[g] * m[g] + size[g] * c[g])
-        z += mass[g]
+    z = _sum(mass[: len(size)])
     total = np.float32(0)
     for a in range(len(out)):
         s = np.float32(0)
@@ -248,15 +254,14 @@ def _find_likely(i, blocks, start, first, last, work):
 @_jit
 def _weigh_likely(s, n_groups, weight, work):
     """Posterior of the likely haplotypes at site s of the block into ``weight``, rescaled to a sum of 1."""
-    x, y, total = work.xy[0], work.xy[1], np.float32(0)
+    x, y, n = work.xy[0], work.xy[1], work.start[n_groups]
     for g in range(n_groups):
         m, c = work.forward[0, s, g], work.forward[1, s, g]
         mb, cb = work.backward[0, s, g], work.backward[1, s, g]
         for p in range(work.start[g], work.start[g + 1]):
             weight[p] = (x[p] * m + c) * (y[p] * mb + cb)
-            total += weight[p]
-    scale = np.float32(1) / total
-    for p in range(work.start[n_groups]):
+    scale = np.float32(1) / _sum(weight[:n])
+    for p in range(n):
         weight[p] *= scale
 
 

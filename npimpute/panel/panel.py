@@ -119,7 +119,10 @@ class CompiledPanel:
         points = {}
         for contig in self._contigs:
             pos, first = np.unique(self._pos[contig.start : contig.stop], return_index=True)
-            points[contig_key(contig.name)] = (pos.astype(np.float64), cm[contig.start : contig.stop][first])
+            there = cm[contig.start : contig.stop][first]
+            if len(pos) == 1:  # a map needs two points; no other site is there to be measured with them
+                pos, there = np.append(pos, pos + 1_000_000), np.append(there, there + 1)
+            points[contig_key(contig.name)] = (pos.astype(np.float64), there)
         return GeneticMap(str(self.path), points)
 
     def __iter__(self) -> Iterator[Haplotypes]:
@@ -171,11 +174,17 @@ def _open_tensors(path: Path):
 
 def _metadata(tensors, path: Path) -> dict:
     metadata = tensors.metadata() or {}
+    # What else is in the file does not matter; without one of these it cannot be read.
+    lost = {"bits", "pos", "n_alt", "samples", "contigs", *_TEXTS, *(f"{name}_end" for name in _TEXTS)} - set(
+        tensors.keys()
+    )
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a compiled panel; give VCF, BCF or a file made by 'npimpute panel'")
     if metadata.get("version") != str(FORMAT_VERSION):
         found = metadata.get("version")
         raise InputError(f"{path}: compiled panel of format version {found}, not {FORMAT_VERSION}; compile it again")
+    if lost:
+        raise InputError(f"{path}: the compiled panel lacks {', '.join(sorted(lost))}; compile it again")
     return metadata
 
 

@@ -185,6 +185,7 @@ class VariantWriter:
             return ""
         import pysam
 
+        pysam.set_verbosity(0)  # what goes wrong is told once, below
         csi = self._kind == ".bcf" or self._last_position > TBI_LIMIT
         try:
             pysam.tabix_index(str(self._temp), force=True, preset=self._kind[1:4], keep_original=True, csi=csi)
