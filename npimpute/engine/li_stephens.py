@@ -33,7 +33,7 @@ NE_PRIOR = 5e-4
 # Few arrays have so many errors, but haplotypes are also left for reasons that the model does not know (recurrent
 # mutation, gene conversion), and rare variants are imputed better with at least this much.
 ERR_RANGE = (1e-3, 0.05)
-EM_STEPS = 2
+EM_STEPS = 10  # at most; ends when a step changes less than a tenth
 # Parameters are estimated from this many typed sites of the first window and as many target haplotypes as a budget of
 # (panel haplotypes x sites x target haplotypes) allows, within limits.
 ESTIMATE_SITES, ESTIMATE_BUDGET, ESTIMATE_HAPLOTYPES = 1_000, 10**8, (30, 100)
@@ -174,9 +174,11 @@ class _Fit:
     def error_rate(self, ne: float, err: float) -> float:
         """Expected share of observed alleles that differ from the copied ones, by a few EM steps from ``err``."""
         for _ in range(EM_STEPS):
-            miss = self._miss(ne, err)
+            miss, before = self._miss(ne, err), err
             share = np.nanmean(miss * err / (miss * err + (1 - miss) * (1 - err)))
             err = float(np.clip(share, *ERR_RANGE))
+            if abs(err - before) < 0.1 * before:
+                break
         return err
 
 
