@@ -57,4 +57,4 @@ class RunConfig:
         for i, path in enumerate(outputs):
             if path.resolve() in {other.resolve() for other in [*outputs[:i], *inputs]}:
                 raise ConfigError(f"{path} is named twice; every output needs a name of its own")
-            check_place(path, self.overwrite)
+            check_place(path, self.overwrite or path is self.log)  # a log grows, it replaces nothing

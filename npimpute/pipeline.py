@@ -109,7 +109,8 @@ def _genetic_map(config: RunConfig, panel: Panel) -> GeneticMap:
 def _check_contig(region: Region, panel: Panel) -> None:
     names = [name for name, _ in panel.contigs]
     if names and not any(region.has_contig(name) for name in names):
-        raise InputError(f"{panel.path}: no contig {region.contig}; the panel has {clip(', '.join(names), 60)}")
+        has = clip(", ".join(names), 60)
+        raise InputError(f"{panel.path}: no contig {region.contig}; the panel has {has}; check --region")
 
 
 def _with_flanks(region: Region, genetic_map: GeneticMap, flank_cm: float) -> Region:

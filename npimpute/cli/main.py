@@ -47,9 +47,8 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        _stop(f"{error.format_message()} ({error.ctx.command_path if error.ctx else 'npimpute'} --help)", 2)
     except NpimputeError as error:
         _stop(str(error), 2)
     except (KeyboardInterrupt, click.Abort):

@@ -73,7 +73,7 @@ PATH = click.Path(path_type=Path)
     show_default=True,
     help="Chooses the haplotypes that --ne and --err are estimated from, where there are many.",
 )
-@click.option("--log", type=PATH, help="Also write the log to this file.")
+@click.option("--log", type=PATH, help="Also add the log to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
 def command(formats, threads, **options):
     """Impute every panel variant that the targets were not typed at."""
@@ -96,7 +96,7 @@ def _set_up_log(log_file: Path | None) -> None:
     handlers = [logging.StreamHandler(sys.stderr)]
     if log_file is not None:
         with file_errors(log_file):
-            handlers.append(logging.FileHandler(log_file, mode="w"))
+            handlers.append(logging.FileHandler(log_file))
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(message)s", handlers=handlers, force=True)
 
 

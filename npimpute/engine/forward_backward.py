@@ -111,7 +111,9 @@ class _Scratch(NamedTuple):
     alleles: np.ndarray  # (codes,) leave-one-out probability of each allele
     who: np.ndarray  # (2, k) int32, likely haplotypes of the current stretch and of the one after it
     n_who: np.ndarray  # (3,) how many, and which of the two is the current one
-    start: np.ndarray  # (groups + 1,) where each group's likely haplotypes begin
+    most: np.ndarray  # (4, groups) over a stretch the most of m m', m c', c m', c c', over z
+    active: np.ndarray  # (groups,) int64, groups with likely haplotypes
+    active_start: np.ndarray  # (groups + 1,) where those begin in ``who``
     xy: np.ndarray  # (2, k) x and y of the current stretch's likely haplotypes
     weight: np.ndarray  # (2, 2, k) posterior of each stretch's likely haplotypes, at even and odd typed sites
     mass: np.ndarray  # (k, 8) posterior per class of a cell, left and right in four lanes; all 0 between calls
@@ -126,7 +128,8 @@ def _scratch(blocks):
     return _Scratch(
         np.empty((b, k), f), np.empty(k, f), np.empty(k, f), np.empty((2, sites, groups), f),
         np.empty((2, sites, groups), f), np.empty(sites, f), np.empty((6, groups), f), np.empty(256, f),
-        np.empty((2, k), np.int32), np.zeros(3, np.int64), np.empty(groups + 1, np.int64), np.empty((2, k), f),
+        np.empty((2, k), np.int32), np.zeros(3, np.int64), np.empty((4, groups), f), np.empty(groups, np.int64),
+        np.empty(groups + 1, np.int64), np.empty((2, k), f),
         np.empty((2, 2, k), f), np.zeros((k, 8), f), np.empty((256, 2), f),
     )  # fmt: skip
 
@@ -229,36 +232,47 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, out
 
 @_jit
 def _find_likely(i, blocks, start, first, last, work):
-    """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y."""
+    """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y, group
+    by group; groups without any are passed over."""
+    n_groups, n, n_active = len(start) - 1, 0, 0
+    most = work.most[:, :n_groups]
+    most[:] = np.float32(0)
+    for s in range(first, last):
+        scale = np.float32(1) / work.z[s]
+        m, c = work.forward[0, s, :n_groups], work.forward[1, s, :n_groups]
+        mb, cb = work.backward[0, s, :n_groups], work.backward[1, s, :n_groups]
+        for g in range(n_groups):
+            most[0, g] = max(most[0, g], m[g] * mb[g] * scale)
+            most[1, g] = max(most[1, g], m[g] * cb[g] * scale)
+            most[2, g] = max(most[2, g], c[g] * mb[g] * scale)
+            most[3, g] = max(most[3, g], c[g] * cb[g] * scale)
     bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
     x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
-    who, x_out, y_out, n = work.who[work.n_who[2]], work.xy[0], work.xy[1], 0
-    for g in range(len(start) - 1):
-        work.start[g] = n
-        mm, mc, cm, cc = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-        for s in range(first, last):
-            scale = np.float32(1) / work.z[s]
-            m, c = work.forward[0, s, g] * scale, work.forward[1, s, g] * scale
-            mb, cb = work.backward[0, s, g], work.backward[1, s, g]
-            mm, mc, cm, cc = max(mm, m * mb), max(mc, m * cb), max(cm, c * mb), max(cc, c * cb)
+    who, x_out, y_out = work.who[work.n_who[2]], work.xy[0], work.xy[1]
+    for g in range(n_groups):
+        mm, mc, cm, cc = most[0, g], most[1, g], most[2, g], most[3, g]
         if x_max[g] * y_max[g] * mm + x_max[g] * mc + y_max[g] * cm + cc <= bound:
             continue
+        work.active[n_active], work.active_start[n_active] = g, n
+        n_active += 1
         for p in range(start[g], start[g + 1]):
             if x[p] * y[p] * mm + x[p] * mc + y[p] * cm + cc > bound:
                 who[n], x_out[n], y_out[n] = order[p], x[p], y[p]
                 n += 1
-    work.start[len(start) - 1] = n
+    work.active_start[n_active] = n
     work.n_who[work.n_who[2]] = n
+    return n_active
 
 
 @_jit
-def _weigh_likely(s, n_groups, weight, work):
+def _weigh_likely(s, n_active, weight, work):
     """Posterior of the likely haplotypes at site s of the block into ``weight``, rescaled to a sum of 1."""
-    x, y, n = work.xy[0], work.xy[1], work.start[n_groups]
-    for g in range(n_groups):
+    x, y, n = work.xy[0], work.xy[1], work.active_start[n_active]
+    for a in range(n_active):
+        g = work.active[a]
         m, c = work.forward[0, s, g], work.forward[1, s, g]
         mb, cb = work.backward[0, s, g], work.backward[1, s, g]
-        for p in range(work.start[g], work.start[g + 1]):
+        for p in range(work.active_start[a], work.active_start[a + 1]):
             weight[p] = (x[p] * m + c) * (y[p] * mb + cb)
     scale = np.float32(1) / _sum(weight[:n])
     for p in range(n):
@@ -324,11 +338,11 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, out):
     """ALT probabilities of the untyped rows after each of the typed sites first..last-1, all of block i (and, at the
     first typed site of all, before it). Stretches come from right to left."""
     begin, here, after = blocks.site_start[i], work.n_who[2], 1 - work.n_who[2]
-    _find_likely(i, blocks, start, first - begin, last - begin, work)
+    n_active = _find_likely(i, blocks, start, first - begin, last - begin, work)
     who, who_after = work.who[here, : work.n_who[here]], work.who[after, : work.n_who[after]]
     for t in range(last - 1, first - 1, -1):
         left = work.weight[here, t % 2]
-        _weigh_likely(t - begin, len(start) - 1, left, work)
+        _weigh_likely(t - begin, n_active, left, work)
         for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
             if t + 1 < last:
                 _pour(who, left, work.weight[here, (t + 1) % 2], cells.classes, cell, work.mass)

@@ -190,8 +190,8 @@ class VariantWriter:
         try:
             pysam.tabix_index(str(self._temp), force=True, preset=self._kind[1:4], keep_original=True, csi=csi)
         except OSError as error:
-            # htslib does not say why; the usual reasons are these.
-            message = f"{self._path}: its index cannot be built ({error}): records out of order, or no space left"
+            # htslib does not say why; records come in order, so that this is nearly always the reason.
+            message = f"{self._path}: its index cannot be built; if no space is left, free some or write elsewhere"
             raise InputError(message) from error
         return ".csi" if csi else ".tbi"
 
