@@ -259,10 +259,11 @@ def test_seed_chooses_the_haplotypes_that_are_estimated_from(data, tmp_path, mon
 
 
 def test_log_goes_to_stderr_and_to_the_file_and_nothing_to_stdout(data, tmp_path):
+    (tmp_path / "log.txt").write_text("before\n")
     args = ["run", "--ref", data.ref, "--target", data.chip, "--out", tmp_path / "out.vcf.gz", "--format", "gt,ds"]
     status, printed, log = run_cli(*args, "--log", tmp_path / "log.txt", "--threads", 2)
     assert (status, printed) == (0, "")
-    assert (tmp_path / "log.txt").read_text() == log
+    assert (tmp_path / "log.txt").read_text() == "before\n" + log
     assert all(line.startswith(("I ", "W ")) for line in log.splitlines()), log
     assert "\r" not in log
     assert "genetic map: none given, so 1 cM/Mb is used" in log

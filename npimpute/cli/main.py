@@ -47,6 +47,9 @@ def main() -> None:
         cli(standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
     except click.UsageError as error:
         _stop(f"{error.format_message()} ({error.ctx.command_path if error.ctx else 'npimpute'} --help)", 2)
     except NpimputeError as error:

@@ -190,8 +190,9 @@ class VariantWriter:
         try:
             pysam.tabix_index(str(self._temp), force=True, preset=self._kind[1:4], keep_original=True, csi=csi)
         except OSError as error:
-            # htslib does not say why; records come in order, so that this is nearly always the reason.
-            message = f"{self._path}: its index cannot be built; if no space is left, free some or write elsewhere"
+            # htslib does not say why.
+            reason = "no space left (free some or write elsewhere), or records out of order"
+            message = f"{self._path}: its index cannot be built: {reason}"
             raise InputError(message) from error
         return ".csi" if csi else ".tbi"
 
