@@ -89,6 +89,7 @@ def _assemble_blocks(codes, site_start, groups) -> Blocks:
         order=order,
         from_previous=from_previous,
         group_start=np.concatenate(group_start),
+        group_size=np.concatenate([np.append(np.diff(starts), 0) for starts in group_start]).astype(np.float32),
         group_offset=np.concatenate([[0], np.cumsum([len(g) for g in group_start])]),
         alleles=np.concatenate(alleles),
         allele_start=allele_start,

@@ -14,12 +14,10 @@ Source: Li & Stephens 2003, Genetics 165:2213, appendix A (the model); Das et al
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 
-from .tables import Blocks, Cells, Model, Queries
+from .tables import Blocks, Cells, Model, Queries, Scratch
 
 # A haplotype with less posterior than both of these is left out of a dosage and its share given to the others:
 # MAX_DROPPED / k bounds what is left out by MAX_DROPPED, MIN_POSTERIOR keeps it far lower in small panels.
@@ -35,18 +33,26 @@ STRETCH = 8
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 # Only the entry point is cached on disk, and its arguments are plain tuples: a cache that names classes of an older
 # version could not even be opened.
-_jit = numba.njit(nogil=True, fastmath=_FASTMATH)
+_jit = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
+# For functions with one caller: compiled with it, not before it as well, which takes half the time.
+_jit_inline = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", inline="always")
 
 
 @_jit
-def _emit(alleles, observed, match, mismatch, m, c):
-    """Multiplies m, c (groups,) by the emission of ``observed`` (-1 missing: 1) for each group's allele."""
-    if observed < 0:
-        return
+def _fill(x, value):
+    for i in range(len(x)):
+        x[i] = value
+
+
+@_jit
+def _emit(alleles, observed, model, m, c, m_out, c_out):
+    """m, c (groups,) times the emission of ``observed`` (-1 missing: 1) from each group's allele."""
+    match = np.float32(1) - model.err if observed >= 0 else np.float32(1)
+    mismatch = model.err if observed >= 0 else np.float32(1)
     for g in range(len(m)):
         e = match if alleles[g] == observed else mismatch
-        m[g] = m[g] * e if m[g] > TINY else np.float32(0)
-        c[g] *= e
+        m_out[g] = m[g] * e if m[g] > TINY else np.float32(0)
+        c_out[g] = c[g] * e
 
 
 @_jit
@@ -100,86 +106,47 @@ def _group_products(x, y, start, product, x_max, y_max):
         product[g], x_max[g], y_max[g] = s, a, b
 
 
-class _Scratch(NamedTuple):
-    entering: np.ndarray  # (b, k) forward probabilities on entering each block, in the block's order
-    leaving: np.ndarray  # (k,) backward probabilities on leaving the current block, in the block's order
-    spelled: np.ndarray  # (k,)
-    forward: np.ndarray  # (2, sites + 1, groups) m(g), c(g) at each site of the current block
-    backward: np.ndarray  # (2, sites, groups) m'(g), c'(g) likewise
-    z: np.ndarray  # (sites,) normalising constants of the posterior
-    sums: np.ndarray  # (6, groups) per group: sum x, sum y, sum xy, max x, max y, and posterior mass
-    alleles: np.ndarray  # (codes,) leave-one-out probability of each allele
-    who: np.ndarray  # (2, k) int32, likely haplotypes of the current stretch and of the one after it
-    n_who: np.ndarray  # (3,) how many, and which of the two is the current one
-    most: np.ndarray  # (4, groups) over a stretch the most of m m', m c', c m', c c', over z
-    active: np.ndarray  # (groups,) int64, groups with likely haplotypes
-    active_start: np.ndarray  # (groups + 1,) where those begin in ``who``
-    xy: np.ndarray  # (2, k) x and y of the current stretch's likely haplotypes
-    weight: np.ndarray  # (2, 2, k) posterior of each stretch's likely haplotypes, at even and odd typed sites
-    mass: np.ndarray  # (k, 8) posterior per class of a cell, left and right in four lanes; all 0 between calls
-    rows: np.ndarray  # (rows, 2) ALT probability per row of a cell, left and right
-
-
-@_jit
-def _scratch(blocks):
-    b, k = blocks.order.shape
-    groups, sites = np.max(np.diff(blocks.group_offset)), np.max(np.diff(blocks.site_start)) + 1
-    f = np.float32
-    return _Scratch(
-        np.empty((b, k), f), np.empty(k, f), np.empty(k, f), np.empty((2, sites, groups), f),
-        np.empty((2, sites, groups), f), np.empty(sites, f), np.empty((6, groups), f), np.empty(256, f),
-        np.empty((2, k), np.int32), np.zeros(3, np.int64), np.empty((4, groups), f), np.empty(groups, np.int64),
-        np.empty(groups + 1, np.int64), np.empty((2, k), f),
-        np.empty((2, 2, k), f), np.zeros((k, 8), f), np.empty((256, 2), f),
-    )  # fmt: skip
-
-
 @_jit
 def _group_layout(blocks, i):
     """First places of block i's groups in its order and, last, k; and the groups' sizes."""
-    start = blocks.group_start[blocks.group_offset[i] : blocks.group_offset[i + 1]]
-    return start, np.diff(start).astype(np.float32)
+    first, last = blocks.group_offset[i], blocks.group_offset[i + 1]
+    return blocks.group_start[first:last], blocks.group_size[first : last - 1]
 
 
 @_jit
 def _forward_block(blocks, i, start, size, observed, model, work):
-    """Fills ``forward`` through block i from ``entering``: row s as after the emission at its site s, and the row
-    after its last site as after the switch into the next block."""
+    """Fills ``forward`` through block i from ``entering``, each site as after its emission; ``between`` is then as
+    after the switch into the next block."""
     n, k = len(size), len(work.spelled)
     _group_sums(work.entering[i], start, work.sums[0])
-    match, mismatch = np.float32(1) - model.err, model.err
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
-    work.forward[0, 0, :n] = np.float32(1)
-    work.forward[1, 0, :n] = np.float32(0)
+    between_m, between_c = work.between[0, :n], work.between[1, :n]
+    _fill(between_m, np.float32(1))
+    _fill(between_c, np.float32(0))
     for t in range(first, last):
         m, c = work.forward[0, t - first, :n], work.forward[1, t - first, :n]
-        here = blocks.allele_start[t]
-        _emit(blocks.alleles[here : here + n], observed[t], match, mismatch, m, c)
+        here = blocks.alleles[blocks.allele_start[t] : blocks.allele_start[t] + n]
+        _emit(here, observed[t], model, between_m, between_c, m, c)
         if t + 1 < len(observed):
-            scale = np.float32(1) / _mass(work.sums[0], size, m, c)
-            rho = model.switch[t + 1]
-            keep, inflow = (np.float32(1) - rho) * scale, rho / np.float32(k)
-            after = work.forward[:, t + 1 - first, :n]
-            _switch(m, c, keep, inflow, after[0], after[1])
+            scale, rho = np.float32(1) / _mass(work.sums[0], size, m, c), model.switch[t + 1]
+            _switch(m, c, (np.float32(1) - rho) * scale, rho / np.float32(k), between_m, between_c)
 
 
-@_jit
+@_jit_inline
 def _forward(blocks, observed, model, work):
     """Fills ``entering`` for every block."""
     k = len(work.spelled)
-    work.entering[0, :] = np.float32(1) / np.float32(k)
+    _fill(work.entering[0], np.float32(1) / np.float32(k))
     for i in range(len(blocks.order) - 1):
         start, size = _group_layout(blocks, i)
         _forward_block(blocks, i, start, size, observed, model, work)
-        sites, n = blocks.site_start[i + 1] - blocks.site_start[i], len(size)
-        after = work.forward[:, sites, :n]
-        _spell_out(work.entering[i], start, after[0], after[1], work.spelled)
+        _spell_out(work.entering[i], start, work.between[0, : len(size)], work.between[1, : len(size)], work.spelled)
         source = blocks.from_previous[i + 1]
         for p in range(k):
             work.entering[i + 1, p] = work.spelled[source[p]]
 
 
-@_jit
+@_jit_inline
 def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     """Posterior mass of each allele at a site without the target's own allele there, into ``out`` (codes,).
 
@@ -203,44 +170,45 @@ def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     return z
 
 
-@_jit
+@_jit_inline
 def _backward_groups(i, queries, observed, blocks, start, size, model, work, out):
     """Fills ``backward`` and ``z`` through block i from its right end, and the leave-one-out probabilities into
     ``out``; ``spelled`` is then what enters block i - 1 from the right."""
     n, k = len(size), len(work.leaving)
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
-    match, mismatch = np.float32(1) - model.err, model.err
-    mb, cb = np.ones(n, np.float32), np.zeros(n, np.float32)
+    _fill(work.backward[0, last - first, :n], np.float32(1))
+    _fill(work.backward[1, last - first, :n], np.float32(0))
     for t in range(last - 1, first - 1, -1):
         s = t - first
-        work.backward[0, s, :n] = mb
-        work.backward[1, s, :n] = cb
+        mb, cb = work.backward[0, s + 1, :n], work.backward[1, s + 1, :n]
         here = blocks.alleles[blocks.allele_start[t] : blocks.allele_start[t] + n]
-        rows = queries.typed_rows[t]
-        loo = work.alleles[: rows[1] - rows[0] + 1]
-        m, c = work.forward[0, s, :n], work.forward[1, s, :n]
+        row, end = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
+        loo, m, c = work.alleles[: end - row + 1], work.forward[0, s, :n], work.forward[1, s, :n]
         work.z[s] = _leave_one_out(here, observed[t], model.err, m, c, mb, cb, size, work, loo)
-        for a in range(rows[1] - rows[0]):
-            out[rows[0] + a] = loo[a + 1]
+        for a in range(end - row):
+            out[row + a] = loo[a + 1]
         if t:
-            _emit(here, observed[t], match, mismatch, mb, cb)
-            scale = np.float32(1) / _mass(work.sums[1], size, mb, cb)
-            rho = model.switch[t]
-            _switch(mb, cb, (np.float32(1) - rho) * scale, rho / np.float32(k), mb, cb)
-    _spell_out(work.leaving, start, mb, cb, work.spelled)
+            between_m, between_c = work.between[0, :n], work.between[1, :n]
+            _emit(here, observed[t], model, mb, cb, between_m, between_c)
+            scale, rho = np.float32(1) / _mass(work.sums[1], size, between_m, between_c), model.switch[t]
+            left_m, left_c = work.backward[0, s, :n], work.backward[1, s, :n]
+            _switch(between_m, between_c, (np.float32(1) - rho) * scale, rho / np.float32(k), left_m, left_c)
+    if i:
+        _spell_out(work.leaving, start, work.backward[0, 0, :n], work.backward[1, 0, :n], work.spelled)
 
 
-@_jit
+@_jit_inline
 def _find_likely(i, blocks, start, first, last, work):
     """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y, group
     by group; groups without any are passed over."""
     n_groups, n, n_active = len(start) - 1, 0, 0
-    most = work.most[:, :n_groups]
-    most[:] = np.float32(0)
+    most = work.most
+    for kind in range(4):
+        _fill(most[kind], np.float32(0))
     for s in range(first, last):
         scale = np.float32(1) / work.z[s]
         m, c = work.forward[0, s, :n_groups], work.forward[1, s, :n_groups]
-        mb, cb = work.backward[0, s, :n_groups], work.backward[1, s, :n_groups]
+        mb, cb = work.backward[0, s + 1, :n_groups], work.backward[1, s + 1, :n_groups]
         for g in range(n_groups):
             most[0, g] = max(most[0, g], m[g] * mb[g] * scale)
             most[1, g] = max(most[1, g], m[g] * cb[g] * scale)
@@ -264,14 +232,14 @@ def _find_likely(i, blocks, start, first, last, work):
     return n_active
 
 
-@_jit
+@_jit_inline
 def _weigh_likely(s, n_active, weight, work):
     """Posterior of the likely haplotypes at site s of the block into ``weight``, rescaled to a sum of 1."""
     x, y, n = work.xy[0], work.xy[1], work.active_start[n_active]
     for a in range(n_active):
         g = work.active[a]
         m, c = work.forward[0, s, g], work.forward[1, s, g]
-        mb, cb = work.backward[0, s, g], work.backward[1, s, g]
+        mb, cb = work.backward[0, s + 1, g], work.backward[1, s + 1, g]
         for p in range(work.active_start[a], work.active_start[a + 1]):
             weight[p] = (x[p] * m + c) * (y[p] * mb + cb)
     scale = np.float32(1) / _sum(weight[:n])
@@ -306,7 +274,7 @@ def _pour(who, left, right, classes, cell, mass):
 
 @_jit
 def _pour_side(who, weight, side, classes, cell, mass):
-    """``_pour`` where only one side is known of these haplotypes."""
+    """``_pour`` on one side."""
     for p in range(len(who)):
         mass[classes[who[p], cell], side] += weight[p]
 
@@ -319,12 +287,13 @@ def _spell_classes(cell, cells, fraction, work, out):
     """
     first, n_rows = cells.row_start[cell], cells.row_stop[cell] - cells.row_start[cell]
     base, rows, mass = cells.class_start[cell], work.rows, work.mass
-    rows[:n_rows] = np.float32(0)
+    for r in range(n_rows):
+        rows[r, 0] = rows[r, 1] = np.float32(0)
     for v in range(cells.class_start[cell + 1] - base):
         left = (mass[v, 0] + mass[v, 2]) + (mass[v, 4] + mass[v, 6])
         right = (mass[v, 1] + mass[v, 3]) + (mass[v, 5] + mass[v, 7])
         if left + right > 0:
-            mass[v] = np.float32(0)
+            _fill(mass[v], np.float32(0))
             for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
                 rows[cells.entries[e], 0] += left
                 rows[cells.entries[e], 1] += right
@@ -333,31 +302,30 @@ def _spell_classes(cell, cells, fraction, work, out):
         out[first + r] = (np.float32(1) - f) * rows[r, 0] + f * rows[r, 1]
 
 
-@_jit
+@_jit_inline
 def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, out):
     """ALT probabilities of the untyped rows after each of the typed sites first..last-1, all of block i (and, at the
     first typed site of all, before it). Stretches come from right to left."""
     begin, here, after = blocks.site_start[i], work.n_who[2], 1 - work.n_who[2]
     n_active = _find_likely(i, blocks, start, first - begin, last - begin, work)
     who, who_after = work.who[here, : work.n_who[here]], work.who[after, : work.n_who[after]]
-    for t in range(last - 1, first - 1, -1):
-        left = work.weight[here, t % 2]
-        _weigh_likely(t - begin, n_active, left, work)
+    for t in range(last - 1, first - 1 if first else -2, -1):
+        left, right = work.weight[here, t % 2], work.weight[here, (t + 1) % 2]
+        if t >= 0:
+            _weigh_likely(t - begin, n_active, left, work)
         for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
-            if t + 1 < last:
-                _pour(who, left, work.weight[here, (t + 1) % 2], cells.classes, cell, work.mass)
-            else:
+            if t >= 0 and t + 1 < last:
+                _pour(who, left, right, cells.classes, cell, work.mass)
+            elif t >= 0:
                 _pour_side(who, left, 0, cells.classes, cell, work.mass)
                 _pour_side(who_after, work.weight[after, (t + 1) % 2], 1, cells.classes, cell, work.mass)
-            _spell_classes(cell, cells, fraction, work, out)
-    if first == 0:
-        for cell in range(cells.gap_start[0], cells.gap_start[1]):
-            _pour_side(who, work.weight[here, 0], 1, cells.classes, cell, work.mass)
+            else:
+                _pour_side(who, right, 1, cells.classes, cell, work.mass)
             _spell_classes(cell, cells, fraction, work, out)
     work.n_who[2] = after
 
 
-@_jit
+@_jit_inline
 def _backward_block(i, queries, observed, blocks, cells, model, work, out):
     """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
     start, size = _group_layout(blocks, i)
@@ -375,15 +343,15 @@ def _backward_block(i, queries, observed, blocks, cells, model, work, out):
             work.leaving[target[p]] = work.spelled[p]
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, cache=True)
-def _impute_range(first, last, queries, blocks, cells, model, out):
-    queries, blocks, cells, model = Queries(*queries), Blocks(*blocks), Cells(*cells), Model(*model)
-    work = _scratch(blocks)
+@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
+def _impute_range(first, last, queries, blocks, cells, model, work, out):
+    queries, blocks, cells = Queries(*queries), Blocks(*blocks), Cells(*cells)
+    model, work = Model(*model), Scratch(*work)
     for q in range(first, last):
         observed = queries.observed[q]
         _forward(blocks, observed, model, work)
-        work.leaving[:] = np.float32(1) / np.float32(len(work.leaving))
-        work.n_who[:] = 0
+        _fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
+        _fill(work.n_who, 0)
         for i in range(len(blocks.order) - 1, -1, -1):
             _backward_block(i, queries, observed, blocks, cells, model, work, out[q])
 
@@ -396,4 +364,5 @@ def impute_range(
     out: (n, r) float32, receives ALT probabilities; at the rows of typed sites the leave-one-out ones. With no
     cells only the latter.
     """
-    _impute_range(first, last, tuple(queries), tuple(blocks), tuple(cells), tuple(model), out)
+    tables = [tuple(table) for table in (queries, blocks, cells, model, Scratch.of(blocks))]
+    _impute_range(first, last, *tables, out)

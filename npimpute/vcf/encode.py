@@ -197,7 +197,7 @@ def text_records(p, n_alt, fields, lead, lead_end, words, codes, out):
     n_samples = p.shape[1] // 2
     sizes, offset = np.empty(len(fields), np.int64), np.empty(len(fields), np.int64)
     both = np.empty((2, n_alt.max() + 1))
-    at, row, begin = 0, 0, 0
+    at, row, begin = np.int64(0), np.int64(0), np.int64(0)
     for s in range(len(n_alt)):
         for b in range(begin, lead_end[s]):
             out[at] = lead[b]
@@ -263,7 +263,7 @@ def bcf_records(p, n_alt, fields, keys, lead, lead_end, floats, codes, out):
     n_samples = p.shape[1] // 2
     sizes, offset = np.empty(len(fields), np.int64), np.empty(len(fields), np.int64)
     both = np.empty((2, n_alt.max() + 1))
-    at, row, begin = 0, 0, 0
+    at, row, begin = np.int64(0), np.int64(0), np.int64(0)
     for s in range(len(n_alt)):
         start = at
         at = _put_int(out, at, lead_end[s] - begin, 4) + 4
