@@ -84,10 +84,12 @@ def command(formats, threads, **options):
     _set_up_log(config.log)
     # Imported here: numba and cyvcf2 take a third of a second, which a refused option need not wait for.
     from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from ..pipeline import run
 
-    with tqdm(total=100, unit="%", disable=None, leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+    style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}", "leave": False, "disable": None}
+    with logging_redirect_tqdm(), tqdm(total=100, **style) as bar:
         summary = run(config, lambda share: bar.update(int(100 * share) - bar.n))
     _report(summary, config, time.perf_counter() - started)
 
