@@ -178,7 +178,7 @@ def _windows(
     by_key = {contig_key(name): part for name, part in targets.by_contig.items()}
     size = WindowSize(config.core_cm, config.flank_cm)
     for name, group in groupby(chunks, key=lambda chunk: chunk.sites.contig):
-        contig = by_key.get(contig_key(name))
+        contig = by_key.pop(contig_key(name), None)
         if contig is None:
             log.warning("contig %s of the panel has no target sites and is not imputed", name)
             continue
@@ -192,6 +192,8 @@ def _windows(
                 pos = window.panel.sites.pos[[window.start, window.stop - 1]]
                 log.warning("%s:%d-%d has no typed site: panel frequencies are written", name, *pos)
             yield window, contig
+    for contig in by_key.values():
+        log.warning("contig %s of the targets (%d sites) is not in the panel", contig.sites.contig, len(contig.sites))
 
 
 def _counted(chunks: Iterable[Haplotypes], summary: Summary) -> Iterator[Haplotypes]:

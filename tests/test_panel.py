@@ -304,7 +304,8 @@ def three_contigs(data):
     contigs = {name: 5_000_000 for name in ("20", "21", "22")}
     panel = Vcf(data.panel.samples, [r for part in more for r in part.panel.records], contigs)
     chip = more[0].target.renamed({"20": "chr20"}).records + more[2].target.records
-    return panel, Vcf(data.target.samples, chip, {"chr20": 5_000_000, "22": 5_000_000}), more[2].truth
+    chip += [replace(record, contig="7") for record in more[2].target.records[:5]]
+    return panel, Vcf(data.target.samples, chip, {"chr20": 5_000_000, "22": 5_000_000, "7": 5_000_000}), more[2].truth
 
 
 def test_several_contigs_each_with_its_own_targets(data, whole, tmp_path):
@@ -315,7 +316,8 @@ def test_several_contigs_each_with_its_own_targets(data, whole, tmp_path):
     status, _, log = run_cli("run", *args, "--format", ",".join(ALL), "--out", tmp_path / "out.vcf.gz")
     assert status == 0
     assert [line for line in log.splitlines() if line.startswith("W ")] == [
-        "W contig 21 of the panel has no target sites and is not imputed"
+        "W contig 21 of the panel has no target sites and is not imputed",
+        "W contig 7 of the targets (5 sites) is not in the panel",
     ]
     rows = read_rows(tmp_path / "out.vcf.gz")
     assert [row for row in rows if row.contig == "20"] == read_rows(whole)

@@ -174,12 +174,12 @@ def test_info_text_and_order(tmp_path):
     row = (np.array([0.4999004, 1e-6, 0.0]), np.array([0.61234, 0.5, np.nan]), np.array([0.98766, np.nan, np.nan]))
     sums = (np.array([4, 4, 4]), np.array([1.9996, 0.25, 0.0]), np.array([1.49960016, 0.0625, 0.0]))
     d = Dosages(sites, p, np.array([True, True]), np.array([True, False]), *row, *sums)
-    with VariantWriter(tmp_path / "out.vcf", ("a", "b"), CONTIGS, ("GT", "DS"), ("##note=x",)) as out:
+    with VariantWriter(tmp_path / "out.vcf", ("a", "b"), CONTIGS, ("GT", "DS")) as out:
         out.write(d)
     lines = (tmp_path / "out.vcf").read_text().splitlines()
     assert lines[0] == "##fileformat=VCFv4.2"
     assert "##contig=<ID=chr20,length=64444167>" in lines
-    assert lines[-4:-2] == ["##note=x", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\ta\tb"]
+    assert lines[-3:-2] == ["#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\ta\tb"]
     assert lines[-2] == (
         "chr20\t5\trs1\tA\tG\t.\tPASS\tAF=0.4999;DR2=0.6123;R2=0.6123;INFO=0.6123;ER2=0.9877;NH=4;SP=1.9996;"
         "SPQ=1.4996;TYPED;IMP\tGT:DS\t0|1:0.5\t0|1:1.5"

@@ -79,7 +79,7 @@ class VariantWriter:
 
     path: .vcf.gz and .bcf are indexed (.tbi, .csi), .vcf is not. contigs: (name, length in bp or None) in file
     order. formats: of FORMATS, in that order in the file, GT first; "AP" writes AP1 and AP2; without samples the file
-    is sites only and they are not used. header_lines: whole "##" lines. threads: workers that compress.
+    is sites only and they are not used. threads: workers that compress.
 
     Raises ConfigError for an unusable name or format list; InputError where the file exists (and not `overwrite`),
     its directory is missing or not writable, or the disk is full.
@@ -91,7 +91,6 @@ class VariantWriter:
         samples: tuple[str, ...],
         contigs: list[tuple[str, int | None]],
         formats: tuple[str, ...],
-        header_lines: tuple[str, ...] = (),
         threads: int = 1,
         overwrite: bool = False,
     ) -> None:
@@ -102,7 +101,7 @@ class VariantWriter:
         self._temp = temporary(self._path)
         self._samples = tuple(samples)
         self._contigs = {name: number for number, (name, _) in enumerate(contigs)}
-        self._header = _header_text(self._samples, contigs, self._names, header_lines)
+        self._header = _header_text(self._samples, contigs, self._names)
         self._fields = np.array([FORMAT_LINES[name][0] for name in self._names], np.int64)
         self._threads = threads
         self._last_position = max((length or 0 for _, length in contigs), default=0)
@@ -226,7 +225,7 @@ def _format_names(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(key for name in formats for key in (("AP1", "AP2") if name == "AP" else (name,)))
 
 
-def _header_text(samples, contigs, names, header_lines) -> str:
+def _header_text(samples, contigs, names) -> str:
     """The whole header with its final newline.
 
     BCF numbers its dictionary by the order of these lines: PASS, INFO, then the fields; only then the caller's.
@@ -240,7 +239,6 @@ def _header_text(samples, contigs, names, header_lines) -> str:
     for key in names:
         _, number, kind, text = FORMAT_LINES[key]
         lines.append(f'##FORMAT=<ID={key},Number={number},Type={kind},Description="{text}">')
-    lines.extend(header_lines)
     columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"] + (
         ["FORMAT", *samples] if samples else []
     )
