@@ -13,7 +13,8 @@ ROOT = Path(npimpute.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 # Data flows from left to right; a room imports from rooms to its left and from the basement.
 ROOMS = ["vcf", "panel", "context", "engine", "dosage", "pipeline", "cli", "__main__"]
-BASEMENT = ["__init__", "types", "errors", "config", "contigs", "outputs"]
+BASEMENT = ["__init__", "types", "errors", "config", "contigs", "outputs", "scan", "layers"]
+NEEDS_TORCH = ["scan", "layers"]
 HEAVY = {"numba", "llvmlite", "cyvcf2", "pysam", "torch", "msprime", "matplotlib", "safetensors", "scipy"}
 
 
@@ -73,7 +74,16 @@ def test_only_the_command_line_knows_click_prints_and_exits(path):
     assert not called & {"print", "exit", "sys.exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room(path) in ("cli", *BASEMENT)], ids=short)
+@pytest.mark.parametrize("path", FILES, ids=short)
+def test_one_file_knows_the_cuda_packages(path):
+    known = {name.split(".")[0] for name in imported(path)} & {"mamba_ssm", "causal_conv1d", "triton"}
+    assert bool(known) == (path == ROOT / "scan" / "gpu.py")
+
+
+LIGHT = [path for path in FILES if room(path) in {"cli", *BASEMENT} - set(NEEDS_TORCH)]
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=short)
 def test_nothing_heavy_is_imported_at_the_top_of_what_help_loads(path):
     top = {name.split(".")[0] for name in imported(path, top_level_only=True)}
     assert not top & (HEAVY | {"numpy"} - ({"numpy"} if path.name == "types.py" else set()))
@@ -92,7 +102,9 @@ def loaded_by(*words: str) -> tuple[str, set[str]]:
     return done.stdout, set(done.stderr.split())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["panel", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["run", "--help"], ["panel", "--help"], ["doctor", "--help"]], ids=" ".join
+)
 def test_help_loads_nothing_heavy(words):
     printed, packages = loaded_by(*words)
     assert "npimpute" in printed
@@ -103,8 +115,15 @@ def test_help_loads_nothing_heavy(words):
 def test_help_names_every_command_and_every_option():
     printed, _ = loaded_by("--help")
     commands = [path.stem for path in (ROOT / "cli").glob("*.py") if path.stem not in ("__init__", "main")]
-    assert sorted(commands) == ["panel", "run"]
+    assert sorted(commands) == ["doctor", "panel", "run"]
     assert all(f"  {name} " in printed for name in commands)
     printed, _ = loaded_by("run", "--help")
     for option in ("--ref", "--target", "--out", "--map", "--region", "--min-r2", "--sample-quality", "--overwrite"):
         assert option in printed
+
+
+def test_doctor_names_what_will_run():
+    printed, _ = loaded_by("doctor")
+    rows = dict(line.split("\t") for line in printed.splitlines())
+    assert rows["npimpute"] == npimpute.__version__ and rows["torch"][0].isdigit()
+    assert rows["selective scan, cpu"].startswith("numba")

@@ -14,6 +14,7 @@ from ..errors import NpimputeError
 _COMMANDS = {
     "run": "Impute target genotypes from a reference panel.",
     "panel": "Compile a reference panel, or describe a compiled one.",
+    "doctor": "Print what this machine will use.",
 }
 
 

@@ -1,0 +1,198 @@
+"""The selective scan on a CPU: numba kernels, forward and backward, with batches in parallel.
+
+States lie as (m, d), channels contiguous, so that every inner loop runs over channels and becomes SIMD code. The
+forward pass keeps the state before every CHECKPOINT-th step; the backward pass computes the others again.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+CHECKPOINT = 16
+# Sums may be taken in any order, but no loop that sums may store: which version of it runs would then depend on how
+# close in memory its arrays lie.
+_FASTMATH = {"reassoc", "contract", "nsz"}
+_jit = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", inline="always")
+_entry = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
+
+# ln 2 in two parts, the first with so few digits that multiples of it are exact in float32.
+_LOG2E, _LN2_HIGH = np.float32(1 / math.log(2)), np.float32(355 / 512)
+_LN2_LOW = np.float32(math.log(2) - 355 / 512)
+_LOWEST = np.float32(-87)  # exp of less is denormal: taken as this
+
+
+def _exp(x, power, out):
+    """out = exp(x), (d,) each, x at most 88; power: (d,) int32 scratch. For kernels only."""
+
+
+@overload(_exp, inline="never")
+def _exp_for(x, power, out):
+    if x.dtype == numba.float64:
+
+        def exp64(x, power, out):
+            for i in range(len(x)):
+                out[i] = np.exp(x[i])
+
+        return exp64
+
+    def exp32(x, power, out):
+        # A call to libm would keep the loop from becoming SIMD code: 2^n exp(r) with |r| <= ln(2)/2, the latter as its
+        # Taylor series of degree 7, whose relative error is 5e-9.
+        for i in range(len(x)):
+            v = max(x[i], _LOWEST)
+            n = np.floor(v * _LOG2E + np.float32(0.5))
+            r = v - n * _LN2_HIGH - n * _LN2_LOW
+            p = np.float32(1 / 5040)
+            p = p * r + np.float32(1 / 720)
+            p = p * r + np.float32(1 / 120)
+            p = p * r + np.float32(1 / 24)
+            p = p * r + np.float32(1 / 6)
+            p = p * r + np.float32(1 / 2)
+            p = p * r + np.float32(1)
+            out[i] = p * r + np.float32(1)
+            power[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
+        scale = power.view(np.float32)
+        for i in range(len(x)):
+            out[i] *= scale[i]
+
+    return exp32
+
+
+@_jit
+def _sum_products(x, y):
+    s = x[0] * y[0]
+    for i in range(1, len(x)):
+        s += x[i] * y[i]
+    return s
+
+
+@_jit
+def _step(delta, driven, a, b, h, h_out, rate, power, decay):
+    """One state component: h_out = exp(delta a) h + driven b, with the decay kept."""
+    for c in range(len(delta)):
+        rate[c] = delta[c] * a[c]
+    _exp(rate, power, decay)
+    for c in range(len(delta)):
+        h_out[c] = decay[c] * h[c] + driven[c] * b
+
+
+@_entry
+def _forward(first, stop, u, delta, a, b, c, y, h, kept):
+    """Batches first..stop-1. u, delta, y: (b, l, d). a: (m, d). b, c: (b, l, m). h: (b, m, d), before and then after.
+    kept: (b, checkpoints, m, d)."""
+    m, d = a.shape
+    rate, decay, driven = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, u.dtype)
+    power = np.empty(d, np.int32)
+    for i in range(first, stop):
+        for t in range(u.shape[1]):
+            for k in range(d):
+                driven[k] = delta[i, t, k] * u[i, t, k]
+                y[i, t, k] = 0
+            for n in range(m):
+                state = h[i, n]
+                if t % CHECKPOINT == 0:
+                    for k in range(d):
+                        kept[i, t // CHECKPOINT, n, k] = state[k]
+                _step(delta[i, t], driven, a[n], b[i, t, n], state, state, rate, power, decay)
+                weight = c[i, t, n]
+                for k in range(d):
+                    y[i, t, k] += weight * state[k]
+
+
+@_entry
+def _backward(first, stop, u, delta, a, b, c, kept, gy, gh, gu, gdelta, ga, gb, gc):
+    """Batches first..stop-1. gy: (b, l, d) and gh: (b, m, d) come in, gh as for the last state, and gh leaves as for
+    the first. gu, gdelta: (b, l, d), ga: (b, m, d), all 0 on entry; gb, gc: (b, l, m)."""
+    m, d = a.shape
+    states, decays = np.empty((CHECKPOINT + 1, m, d), u.dtype), np.empty((CHECKPOINT, m, d), u.dtype)
+    rate, driven, power = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, np.int32)
+    length = u.shape[1]
+    for i in range(first, stop):
+        for chunk in range(kept.shape[1] - 1, -1, -1):
+            begin, end = chunk * CHECKPOINT, min(length, (chunk + 1) * CHECKPOINT)
+            for n in range(m):
+                for k in range(d):
+                    states[0, n, k] = kept[i, chunk, n, k]
+            for t in range(begin, end):
+                s = t - begin
+                for k in range(d):
+                    driven[k] = delta[i, t, k] * u[i, t, k]
+                for n in range(m):
+                    _step(
+                        delta[i, t], driven, a[n], b[i, t, n], states[s, n], states[s + 1, n], rate, power, decays[s, n]
+                    )
+            for t in range(end - 1, begin - 1, -1):
+                s = t - begin
+                for k in range(d):
+                    driven[k] = delta[i, t, k] * u[i, t, k]
+                for n in range(m):
+                    g, h, decay = gh[i, n], states[s, n], decays[s, n]
+                    gc[i, t, n] = _sum_products(gy[i, t], states[s + 1, n])
+                    weight, b_n = c[i, t, n], b[i, t, n]
+                    for k in range(d):
+                        g[k] += weight * gy[i, t, k]
+                    gb[i, t, n] = _sum_products(g, driven)
+                    for k in range(d):
+                        through = g[k] * h[k] * decay[k]
+                        ga[i, n, k] += through * delta[i, t, k]
+                        gdelta[i, t, k] += through * a[n, k] + g[k] * b_n * u[i, t, k]
+                        gu[i, t, k] += g[k] * b_n * delta[i, t, k]
+                        g[k] *= decay[k]
+
+
+def _over_batches(kernel, *arrays) -> None:
+    """Runs ``kernel`` on shares of the batches, as many threads as torch would use."""
+    batches = len(arrays[0])
+    threads = min(torch.get_num_threads(), batches)
+    ends = np.linspace(0, batches, threads + 1).astype(int).tolist()
+    if threads == 1:
+        kernel(0, batches, *arrays)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for call in [pool.submit(kernel, ends[i], ends[i + 1], *arrays) for i in range(threads)]:
+            call.result()
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().contiguous().numpy()
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, delta, A, B, C, state):
+        (batches, length, d), m = u.shape, A.shape[1]
+        arrays = [_array(x) for x in (u, delta, A.t(), B, C)]
+        y, h = (
+            np.empty((batches, length, d), arrays[0].dtype),
+            state.detach().transpose(1, 2).contiguous().numpy().copy(),
+        )
+        kept = np.empty((batches, -(-length // CHECKPOINT), m, d), y.dtype)
+        _over_batches(_forward, *arrays, y, h, kept)
+        ctx.save_for_backward(*(torch.from_numpy(x) for x in (*arrays, kept)))
+        return torch.from_numpy(y), torch.from_numpy(h).transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx, gy, gstate):
+        u, delta, a, b, c, kept = (x.numpy() for x in ctx.saved_tensors)
+        gh = gstate.transpose(1, 2).contiguous().numpy().copy()
+        gu, gdelta, gb, gc = np.zeros_like(u), np.zeros_like(u), np.empty_like(b), np.empty_like(c)
+        ga = np.zeros_like(gh)
+        _over_batches(_backward, u, delta, a, b, c, kept, _array(gy), gh, gu, gdelta, ga, gb, gc)
+        grads = (gu, gdelta, ga.sum(axis=0).T, gb, gc, gh.transpose(0, 2, 1))
+        return tuple(torch.from_numpy(np.ascontiguousarray(g)) for g in grads)
+
+
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``reference.selective_scan`` for float32 and float64 tensors on the CPU; differentiable in all arguments."""
+    if state is None:
+        state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
+    return _Scan.apply(u, delta, A, B, C, state)
