@@ -48,6 +48,8 @@ class RunConfig:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
         if not 0 <= self.min_r2 <= 1:
             raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: a seed is 0 or more")
         if self.threads < 1:
             raise ConfigError(f"--threads {self.threads}: at least one thread is needed")
         if not 0 < self.core_cm < inf or not 0 <= self.flank_cm < inf:

@@ -34,10 +34,14 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Summary:
-    """What a run did. kinds: target sites by ``Match``; written, imputed: records; filled: target sites with
-    missing genotypes that were imputed."""
+    """What a run did. windows, bare: windows, and those without a typed site; typed: sites that the windows were
+    imputed from, flanks and all; kinds: target sites by ``Match``; written, imputed: records; filled: target sites
+    with missing genotypes that were imputed."""
 
     panel_sites: int = 0
+    windows: int = 0
+    bare: int = 0
+    typed: int = 0
     target_sites: int = 0
     kinds: Counter = field(default_factory=Counter)
     written: int = 0
@@ -74,7 +78,7 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
             for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality):
                 write(dosages)
                 _count(summary, dosages)
-        _check_overlap(summary, panel, targets)
+        _check_overlap(config, summary, panel, targets)
         if quality:
             quality.write(config.sample_quality)
     return summary
@@ -88,7 +92,7 @@ def _sample_list(path: Path | None) -> set[str] | None:
     if path is None:
         return None
     try:
-        names = set(path.read_text().split())
+        names = {line.strip() for line in path.read_text().splitlines()} - {""}
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of samples, one a line ({error})") from error
     if not names:
@@ -175,7 +179,11 @@ def _windows(
     summary: Summary,
 ) -> Iterator[tuple[Window, Targets]]:
     """Every window that writes something, with the targets of its contig; counts what goes by."""
-    by_key = {contig_key(name): part for name, part in targets.by_contig.items()}
+    by_key: dict[str, Targets] = {}
+    for name, part in targets.by_contig.items():
+        if (other := by_key.setdefault(contig_key(name), part)) is not part:
+            both = f"{other.sites.contig} and {name}"
+            raise InputError(f"{targets.path}: contigs {both} are one chromosome; rename or remove one of them")
     size = WindowSize(config.core_cm, config.flank_cm)
     for name, group in groupby(chunks, key=lambda chunk: chunk.sites.contig):
         contig = by_key.pop(contig_key(name), None)
@@ -188,9 +196,9 @@ def _windows(
                 continue
             summary.target_sites += len(window.kind)
             summary.kinds.update(Match(kind) for kind in window.kind)
-            if len(window.typed) == 0:
-                pos = window.panel.sites.pos[[window.start, window.stop - 1]]
-                log.warning("%s:%d-%d has no typed site: panel frequencies are written", name, *pos)
+            summary.windows += 1
+            summary.bare += len(window.typed) == 0
+            summary.typed += len(window.typed)
             yield window, contig
     for contig in by_key.values():
         log.warning("contig %s of the targets (%d sites) is not in the panel", contig.sites.contig, len(contig.sites))
@@ -230,12 +238,14 @@ def _count(summary: Summary, dosages: Dosages) -> None:
     summary.r2.add(dosages)
 
 
-def _check_overlap(summary: Summary, panel: Panel, targets: TargetFile) -> None:
+def _check_overlap(config: RunConfig, summary: Summary, panel: Panel, targets: TargetFile) -> None:
     """Raises InputError if not one target site was found in the panel; warns if few were."""
     matched = summary.kinds[Match.MATCHED]
     counts = ", ".join(f"{n} {kind.label}" for kind, n in sorted(summary.kinds.items()) if kind != Match.MATCHED)
-    if not matched:
-        theirs = ", ".join(f"{name} ({s.pos[0]}-{s.pos[-1]})" for name, s in _spans(targets))
+    if summary.windows == 0 and config.region is not None:
+        raise InputError(f"{panel.path}: no record in {config.region}; check --region")
+    if summary.typed == 0:
+        theirs = ", ".join(f"{name} ({s.pos[0]}-{s.pos[-1]})" for name, s in _spans(targets)) or "none"
         ours = ", ".join(name for name, _ in panel.contigs) or "not named in its header"
         raise InputError(
             f"{targets.path}: no target site is in the panel {panel.path} (target contigs: {theirs}; panel contigs: "
@@ -243,6 +253,10 @@ def _check_overlap(summary: Summary, panel: Panel, targets: TargetFile) -> None:
         )
     if matched < summary.target_sites / 2:
         log.warning("only %d of %d target sites are in the panel: %s", matched, summary.target_sites, counts)
+    if summary.kinds[Match.TAKEN]:
+        log.warning("%d %s", summary.kinds[Match.TAKEN], Match.TAKEN.label)
+    if summary.bare:
+        log.warning("%d of %d windows have no typed site: panel frequencies are written", summary.bare, summary.windows)
 
 
 def _spans(targets: TargetFile) -> list[tuple[str, Sites]]:

@@ -88,11 +88,19 @@ def test_codes_and_panel_order():
 
 
 def test_a_panel_record_is_given_once():
-    """A split target against one panel record: the first gets it, and the report does not blame the alleles."""
-    assert kinds([(7, "A", "C,T")], [(7, "A", "C"), (7, "A", "T")]) == [Match.MATCHED, Match.TAKEN]
+    """The report does not blame the alleles of the others."""
     assert kinds([(7, "A", "C,T")], [(7, "A", "C"), (7, "A", "T,C")]) == [Match.TAKEN, Match.MATCHED]
     assert kinds([(7, "A", "C")], [(7, "A", "."), (7, "A", "C")]) == [Match.TAKEN, Match.MATCHED]
     assert kinds([(7, "A", "C"), (7, "A", "C")], [(7, "A", "C")] * 3) == [Match.MATCHED, Match.MATCHED, Match.TAKEN]
+
+
+def test_no_part_of_a_split_record_is_used():
+    """Its 0 may stand for another part's allele."""
+    assert kinds([(7, "A", "C,T")], [(7, "A", "C"), (7, "A", "T")]) == [Match.TAKEN, Match.TAKEN]
+    assert kinds([(7, "A", "C,T")], [(7, "A", "C")]) == [Match.MATCHED]
+    split = [(7, "A", "C"), (7, "A", "T")]
+    assert kinds(split, split) == [Match.MATCHED, Match.MATCHED]
+    assert kinds([(7, "A", "C,T"), (7, "A", "C")], split) == [Match.MATCHED, Match.MATCHED]
 
 
 def test_labels_are_plain_and_distinct():
@@ -114,17 +122,19 @@ def fits(panel, p, target, t):
 def brute_pairs(panel, target):
     """Every pair of the two files, in the order of preference, with no thought for speed."""
     n_fitting = [sum(fits(panel, p, target, t) for p in range(len(panel))) for t in range(len(target))]
-    ranked = []
-    for t in range(len(target)):
-        for p in range(len(panel)):
-            alt, panel_alt = alleles(target, t)[1], alleles(panel, p)[1]
-            if fits(panel, p, target, t) and (alt or n_fitting[t] == 1):
-                rank = 2 if not alt else int(set(alt) != set(panel_alt))
-                ranked.append((rank, t, p))
     pairs = {}
-    for _, t, p in sorted(ranked):
-        if t not in pairs and p not in pairs.values():
-            pairs[t] = p
+
+    def pair(wanted):
+        for t in range(len(target)):
+            for p in range(len(panel)):
+                if fits(panel, p, target, t) and t not in pairs and p not in pairs.values() and wanted(t, p):
+                    pairs[t] = p
+
+    pair(lambda t, p: alleles(target, t)[1] and set(alleles(target, t)[1]) == set(alleles(panel, p)[1]))
+    rest = [t for t in range(len(target)) if t not in pairs and alleles(target, t)[1]]
+    parts = {p: sum(fits(panel, p, target, t) for t in rest) for p in range(len(panel))}
+    pair(lambda t, p: t in rest and parts[p] == 1)
+    pair(lambda t, p: not alleles(target, t)[1] and n_fitting[t] == 1)
     return pairs
 
 

@@ -118,8 +118,8 @@ def unknown_contig(s, genetic_map):
     s.options["map"] = s.options["map"] if genetic_map == "given" else None
 
 
-@bad("chip.vcf.gz", "no target site")
-def region_without_targets(s):
+@bad("panel.vcf.gz", "no record in 20:4900000-4990000", "check --region")
+def region_without_records(s):
     s.options["region"] = "20:4900000-4990000"
 
 
@@ -367,7 +367,7 @@ def test_a_file_that_may_not_grow(tmp_path, suffix, limit):
     refused(setup, f"out{suffix}", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_run_that_is_stopped_leaves_no_output(tmp_path, data, number):
     out = tmp_path / "out.vcf.gz"
     words = ["run", "--ref", data.ref, "--target", data.chip, "--map", data.map, "--out", out, "--window", 0.02]
@@ -383,10 +383,11 @@ def test_a_run_that_is_stopped_leaves_no_output(tmp_path, data, number):
         process.send_signal(number)
         log = process.communicate(timeout=30)[1]
     left = [path.name for path in tmp_path.iterdir()]
-    if number == signal.SIGINT:
-        assert (process.returncode, left) == (130, [])
-        errors = [line for line in log.split("\n") if line and not line.startswith(("I ", "W "))]
-        assert errors == ["npimpute: error: interrupted; nothing was written"]
-    else:
+    if number == signal.SIGKILL:
         assert process.returncode == -number
         assert all(name.startswith(f".{process.pid}.") for name in left)
+        return
+    assert (process.returncode, left) == (128 + number, [])
+    errors = [line for line in log.split("\n") if line and not line.startswith(("I ", "W "))]
+    word = "interrupted" if number == signal.SIGINT else "stopped"
+    assert errors == [f"npimpute: error: {word}; nothing was written"]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import os
+import shutil
+import signal
 import sys
+import tempfile
+from pathlib import Path
 
 import click
 
@@ -42,8 +48,36 @@ def cli():
     """
 
 
+class _Stopped(BaseException):
+    """A signal that asks the process to end; its number is the argument."""
+
+
+def _stop_on(number: int, frame) -> None:
+    raise _Stopped(number)
+
+
+def _keep_kernels() -> None:
+    """Where neither the installation nor the user's cache can be written, kernels are compiled for this run only.
+
+    numba refuses to start then. The directory is this run's own: what lies in a shared one might be anybody's.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    existing = next(place for place in (cache, *cache.parents) if place.exists())
+    if "NUMBA_CACHE_DIR" in os.environ or os.access(Path(__file__).parents[1], os.W_OK) or os.access(existing, os.W_OK):
+        return
+    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="npimpute-")
+    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
+    print("W compiled kernels cannot be kept; set NUMBA_CACHE_DIR to a directory that can be written", file=sys.stderr)
+
+
 def main() -> None:
-    """Runs the command line. Exit status: 0 done, 2 a mistake in the input or the options, 130 interrupted."""
+    """Runs the command line.
+
+    Exit status: 0 done, 2 a mistake in the input or the options, 128 + n stopped by signal n (130: Ctrl-C).
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop_on)
+    _keep_kernels()
     try:
         cli(standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -55,6 +89,8 @@ def main() -> None:
         _stop(f"{error.format_message()} ({error.ctx.command_path if error.ctx else 'npimpute'} --help)", 2)
     except NpimputeError as error:
         _stop(str(error), 2)
+    except _Stopped as stopped:
+        _stop("stopped; nothing was written", 128 + stopped.args[0])
     except (KeyboardInterrupt, click.Abort):
         _stop("interrupted; nothing was written", 130)
     except MemoryError:

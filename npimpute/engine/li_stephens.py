@@ -37,6 +37,7 @@ EM_STEPS = 10  # at most; ends when a step changes less than a tenth
 # Parameters are estimated from this many typed sites of the first window and as many target haplotypes as a budget of
 # (panel haplotypes x sites x target haplotypes) allows, within limits.
 ESTIMATE_SITES, ESTIMATE_BUDGET, ESTIMATE_HAPLOTYPES = 1_000, 10**8, (30, 100)
+LEAST_SITES, LEAST_ALLELES = 20, 500  # that vary in the panel; with less the start values are used
 # A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
 MIN_GROUPS, HAPLOTYPES_PER_GROUP = 32, 32
 CALLS_PER_THREAD = 8
@@ -91,10 +92,11 @@ class LiStephens:
         observed = np.ascontiguousarray(window.alleles.T)
         if self._ne is None or self._err is None:
             self._estimate(typed, observed)
+        ne, err = self.ne, self.error_rate
         gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
         cells = collapse_untyped(window.panel.bits, window.panel.k, gap_start, gap_stop, self._threads)
         queries = Queries(observed, typed_rows, _fractions(window, rows))
-        return self._run(queries, typed, cells, self.ne, self.error_rate, progress)
+        return self._run(queries, typed, cells, ne, err, progress)
 
     def _run(
         self,
@@ -124,14 +126,21 @@ class LiStephens:
 
         Ne minimises the mean over sites of squared error relative to the panel's allele variance, which is 1 - r2
         where predictions are calibrated; err is the expected share of mismatches, by a few EM steps. Both beat
-        maximum likelihood, which trades accuracy between sites for fit within long haplotypes.
+        maximum likelihood, which trades accuracy between sites for fit within long haplotypes. Where there is too
+        little to tell from, nothing is set, and a later window may tell.
         """
-        n, t = observed.shape
+        t = observed.shape[1]
         first = max(0, (t - ESTIMATE_SITES) // 2)
         part = slice(first, first + ESTIMATE_SITES)
+        varies = typed.codes[part].min(axis=1) < typed.codes[part].max(axis=1)
+        called = observed[:, part][:, varies] >= 0
+        if called.any(axis=0).sum() < LEAST_SITES or called.sum() < LEAST_ALLELES:
+            log.info("too few typed alleles to estimate from: Ne %.3g, error rate %.3g", self.ne, self.error_rate)
+            return
+        telling = np.flatnonzero(called.any(axis=1))
         affordable = ESTIMATE_BUDGET // (typed.codes.shape[1] * min(t, ESTIMATE_SITES))
         n_sample = int(np.clip(affordable, *ESTIMATE_HAPLOTYPES))
-        sample = np.sort(np.random.default_rng(self._seed).permutation(n)[:n_sample])
+        sample = np.sort(np.random.default_rng(self._seed).permutation(telling)[:n_sample])
         fit = _Fit(self, typed.part(part), np.ascontiguousarray(observed[sample, part]))
         ne, err = self.ne, self.error_rate
         if self._err is None:
@@ -156,20 +165,22 @@ class _Fit:
         self._queries = Queries(observed, typed_rows, np.zeros(self._rows[-1], np.float32))
         nothing = np.zeros(t + 1, np.int64)
         self._no_cells = collapse_untyped(np.zeros((0, 1), np.uint8), k, nothing, nothing, 1)
-        shares = np.array([np.bincount(site) / k for site in typed.codes], dtype=object)
+        shares = [np.bincount(site) / k for site in typed.codes]
         self._variance = np.array([1 - (share**2).sum() for share in shares])
+        # Where the panel does not vary there is nothing to predict; where nothing was called, nothing to compare.
+        self._useful = (self._variance > 0) & (observed >= 0).any(axis=0)
 
     def _miss(self, ne: float, err: float) -> np.ndarray:
-        """(n, t) probability, leaving a site out, of another allele than the observed; NaN where missing."""
+        """(n, useful sites) probability, leaving a site out, of another allele than the observed; NaN where missing."""
         loo = self._engine._run(self._queries, self._typed, self._no_cells, ne, err)
         alt = np.take_along_axis(loo, self._rows[:-1] + np.maximum(self._observed - 1, 0), axis=1)
         ref = 1 - np.add.reduceat(loo, self._rows[:-1], axis=1)
-        return np.where(self._observed < 0, np.nan, 1 - np.where(self._observed == 0, ref, alt))
+        miss = np.where(self._observed < 0, np.nan, 1 - np.where(self._observed == 0, ref, alt))
+        return miss[:, self._useful]
 
     def relative_error(self, ne: float, err: float) -> float:
-        polymorphic = self._variance > 0
-        error = np.nanmean(self._miss(ne, err)[:, polymorphic] ** 2, axis=0)
-        return float(np.nanmean(error / self._variance[polymorphic]))
+        error = np.nanmean(self._miss(ne, err) ** 2, axis=0)
+        return float(np.mean(error / self._variance[self._useful]))
 
     def error_rate(self, ne: float, err: float) -> float:
         """Expected share of observed alleles that differ from the copied ones, by a few EM steps from ``err``."""

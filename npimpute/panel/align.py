@@ -39,7 +39,7 @@ _LABELS = {
     Match.FLIPPED_SWAPPED: "in the panel on the other strand, with REF and ALT exchanged",
     Match.ALLELES_DIFFER: "position in the panel, but with other alleles",
     Match.AMBIGUOUS: "no ALT allele given, and several panel records fit",
-    Match.TAKEN: "in the panel, but another target record at this position is already that panel record",
+    Match.TAKEN: "in the panel, but other target records fit there too; join split ones (bcftools norm -m +any)",
 }
 
 
@@ -73,10 +73,11 @@ def align(panel: Sites, target: Sites) -> Alignment:
 
     A target record is a panel record at the same position if REF is equal and its ALT alleles are among the
     panel record's, letter case aside; `*` and symbolic alleles compare as strings. Records at one position
-    are paired first where the sets of ALT alleles are equal, then where the target's is a proper subset, in
-    both cases in target order, each with the first panel record still free. Last come target records without ALT ("."):
-    they match if exactly one panel record has their REF, free or not. A record that fits only panel
-    records already given away is TAKEN.
+    are paired first where the sets of ALT alleles are equal, then where the target's is a proper subset and no
+    other target record is part of the same panel record, in both cases in target order, each with the first panel
+    record still free. Last come target records without ALT ("."):
+    they match if exactly one panel record has their REF, free or not. A record that fits, but
+    only panel records already given away or split over several target records, is TAKEN.
 
     What does not match is named by the first that holds for any panel record at the position: SWAPPED,
     FLIPPED, FLIPPED_SWAPPED, ALLELES_DIFFER. Strands are compared for single bases only. A/T and C/G sites
@@ -139,8 +140,11 @@ def _pair_up(at_panel: list[_Record], at_target: list[_Record]) -> list[tuple[_R
     for t in named:
         give(t, [p for p in free if _fits(p, t) and set(p.alt) == set(t.alt)])
     done = {t.index for t, _ in pairs}
-    for t in named:
-        give(t, [p for p in free if t.index not in done and _fits(p, t)])
+    rest = [t for t in named if t.index not in done]
+    # A part of a split record (bcftools norm -m -any) says 0 where another part's allele is carried: none is used.
+    whole = [p for p in free if sum(_fits(p, t) for t in rest) == 1]
+    for t in rest:
+        give(t, [p for p in whole if p in free and _fits(p, t)])
     for t in at_target:
         fitting = [p for p in at_panel if _fits(p, t)]
         if not t.alt and len(fitting) == 1:

@@ -2,7 +2,8 @@
 
 A compiled panel is one safetensors file. The tensors ``bits``, ``pos``, ``ids``, ``ref`` and ``alt`` (strings one
 after the other) with ``ids_end``, ``ref_end`` and ``alt_end``, ``n_alt``, ``samples``, ``contigs`` (JSON) and, where
-it was compiled with a genetic map, ``cm``; the metadata tell the source, its checksum, and the format's version.
+it was compiled with a genetic map, ``cm``; ``bits_crc32`` and the metadata hold checksums, and the metadata tell the
+source and the format's version.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ from .genetic_map import GeneticMap
 
 FORMAT, FORMAT_VERSION = "npimpute-panel", 1
 CHUNK_BYTES = 4 << 20
+# Rows under one checksum: read together, so that damage is seen without reading the whole file.
+CHECKED_ROWS = 1024
 # The header comes first but is known last: room is kept for it, blanks at its end are legal.
 HEADER_BYTES = 1 << 13
 _TEXTS = ("ids", "ref", "alt")
@@ -89,6 +93,10 @@ class CompiledPanel:
         self.path = Path(path)
         self._tensors = _open_tensors(self.path)
         self.metadata = _metadata(self._tensors, self.path)
+        others = {name: self._tensors.get_tensor(name) for name in self._tensors.keys() if name != "bits"}  # noqa: SIM118
+        if str(_checksum_of(others)) != self.metadata.get("crc32"):
+            raise InputError(f"{self.path}: the compiled panel is damaged; compile it again")
+        self._checksums = others["bits_crc32"]
         contigs = json.loads(self._text("contigs"))
         self._contigs = [_Contig(**contig) for contig in contigs["sites"]]
         self.contigs = [(name, length) for name, length in contigs["header"]]
@@ -144,10 +152,21 @@ class CompiledPanel:
 
     def _chunk(self, contig: str, start: int, stop: int) -> Haplotypes:
         ids, ref, alt = (self._strings(name, start, stop) for name in _TEXTS)
-        bits = self._tensors.get_slice("bits")[int(self._rows[start]) : int(self._rows[stop])]
+        bits = self._bits(int(self._rows[start]), int(self._rows[stop]))
         if len(self._selection.chosen) < len(self._selection.samples):
             bits = _select_samples(bits, self._selection)
         return Haplotypes(Sites(contig, self._pos[start:stop], ids, ref, alt), bits, self.k)
+
+    def _bits(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop-1, checked."""
+        first = start // CHECKED_ROWS
+        end = min(-(-stop // CHECKED_ROWS) * CHECKED_ROWS, int(self._rows[-1]))
+        rows = self._tensors.get_slice("bits")[first * CHECKED_ROWS : end]
+        for i in range(-(-len(rows) // CHECKED_ROWS)):
+            part = rows[i * CHECKED_ROWS : (i + 1) * CHECKED_ROWS]
+            if zlib.crc32(np.ascontiguousarray(part)) != self._checksums[first + i]:
+                raise InputError(f"{self.path}: the compiled panel is damaged; compile it again")
+        return rows[start - first * CHECKED_ROWS : stop - first * CHECKED_ROWS]
 
     def _strings(self, name: str, start: int, stop: int) -> list[str]:
         ends = self._ends[name]
@@ -175,9 +194,16 @@ def _open_tensors(path: Path):
 def _metadata(tensors, path: Path) -> dict:
     metadata = tensors.metadata() or {}
     # What else is in the file does not matter; without one of these it cannot be read.
-    lost = {"bits", "pos", "n_alt", "samples", "contigs", *_TEXTS, *(f"{name}_end" for name in _TEXTS)} - set(
-        tensors.keys()
-    )
+    lost = {
+        "bits",
+        "bits_crc32",
+        "pos",
+        "n_alt",
+        "samples",
+        "contigs",
+        *_TEXTS,
+        *(f"{name}_end" for name in _TEXTS),
+    } - set(tensors.keys())
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a compiled panel; give VCF, BCF or a file made by 'npimpute panel'")
     if metadata.get("version") != str(FORMAT_VERSION):
@@ -209,13 +235,14 @@ def compile_panel(panel: Panel, out: Path, genetic_map: GeneticMap | None = None
 
 def _write_panel(panel: Panel, file, genetic_map: GeneticMap | None) -> None:
     file.write(b" " * HEADER_BYTES)
-    bits_shape, sites = _write_bits(panel, file)
+    bits_shape, sites, checksums = _write_bits(panel, file)
     if not sites:
         raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to compile")
     metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "program": f"npimpute {__version__}"}
     metadata |= {"source": panel.path.name, "sha256": _checksum(panel.path)}
     metadata["map"] = Path(genetic_map.source).name if genetic_map else "none"
-    tensors = _tensors(panel, sites, genetic_map)
+    tensors = _tensors(panel, sites, genetic_map) | {"bits_crc32": checksums}
+    metadata["crc32"] = str(_checksum_of(tensors))
     header = {"__metadata__": metadata}
     end = int(np.prod(bits_shape))
     header["bits"] = {"dtype": "U8", "shape": bits_shape, "data_offsets": [0, end]}
@@ -243,14 +270,43 @@ def _tensors(panel: Panel, sites: list[Sites], genetic_map: GeneticMap | None) -
     return tensors
 
 
-def _write_bits(panel: Panel, file) -> tuple[list[int], list[Sites]]:
-    """Streams the haplotypes; returns their shape and the sites, chunk by chunk."""
-    n_rows, sites = 0, []
+class _RowChecksums:
+    """CRC-32 of every CHECKED_ROWS rows in turn."""
+
+    def __init__(self) -> None:
+        self._done, self._crc, self._rows = [], 0, 0
+
+    def add(self, bits: np.ndarray) -> None:
+        while len(bits):
+            part = bits[: CHECKED_ROWS - self._rows]
+            self._crc = zlib.crc32(np.ascontiguousarray(part), self._crc)
+            self._rows += len(part)
+            bits = bits[len(part) :]
+            if self._rows == CHECKED_ROWS:
+                self._done.append(self._crc)
+                self._crc, self._rows = 0, 0
+
+    def finished(self) -> np.ndarray:
+        return np.array([*self._done, self._crc] if self._rows else self._done, np.int64)
+
+
+def _write_bits(panel: Panel, file) -> tuple[list[int], list[Sites], np.ndarray]:
+    """Streams the haplotypes; returns their shape, the sites chunk by chunk, and the checksums of the rows."""
+    n_rows, sites, checksums = 0, [], _RowChecksums()
     for chunk in panel:
         file.write(np.ascontiguousarray(chunk.bits).data)
+        checksums.add(chunk.bits)
         n_rows += len(chunk.bits)
         sites.append(chunk.sites)
-    return [n_rows, (panel.k + 7) // 8], sites
+    return [n_rows, (panel.k + 7) // 8], sites, checksums.finished()
+
+
+def _checksum_of(tensors: dict[str, np.ndarray]) -> int:
+    """CRC-32 of all tensors but the bits, by name."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].tobytes(), crc)
+    return crc
 
 
 def _contig_table(sites: Iterable[Sites]) -> list[dict]:

@@ -94,7 +94,7 @@ class VariantWriter:
         threads: int = 1,
         overwrite: bool = False,
     ) -> None:
-        self._path = Path(path)
+        self._path, self._overwrite = Path(path), overwrite
         self._kind = _kind(self._path)
         self._names = _format_names(formats) if samples else ()
         check_place(self._path, overwrite)
@@ -171,6 +171,7 @@ class VariantWriter:
     def _publish(self) -> None:
         """Index the finished temporary file and give both their final names."""
         suffix = self._build_index()
+        check_place(self._path, self._overwrite)  # once more: another run may have finished meanwhile
         # In this order no moment pairs data with the index of another file, and data never waits for its index.
         for old in (".tbi", ".csi", ""):
             _with_suffix(self._path, old).unlink(missing_ok=True)
