@@ -1,20 +1,22 @@
-"""Records through cyvcf2 (htslib): BCF, and regions of indexed files."""
+"""Records of BCF through cyvcf2 (htslib).
+
+Files are read from the start even when a region is wanted and there is an index: on the way through an index cyvcf2
+ends at damage as if the records ended there. VCF text is not read this way: cyvcf2 crashes on a blank line.
+"""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from cyvcf2 import VCF, Variant
 from cyvcf2.cyvcf2 import set_htslib_log_level
 
 from npimpute.errors import InputError
-from npimpute.types import Haplotypes, Sites
+from npimpute.types import Haplotypes, Sites, Targets
 from npimpute.vcf import parse
-from npimpute.vcf.records import Part, Selection, genotype_error, no_genotypes
+from npimpute.vcf.records import Part, Selection, genotype_error, no_genotypes, too_many_alleles
 from npimpute.vcf.region import Region
 from npimpute.vcf.source import PIECE, Source
 
@@ -23,19 +25,17 @@ if "CYVCF2_HTSLIB_LOG_LEVEL" not in os.environ:
     set_htslib_log_level(0)
 
 
-def variants(source: Source, region: Region | None, threads: int) -> Iterator[Variant]:
-    """The records of ``source`` in file order; with a region and an index at least those of the region.
+def variants(source: Source, threads: int) -> Iterator[Variant]:
+    """The records of ``source`` in file order. Raises InputError where htslib cannot go on.
 
-    Raises InputError where htslib cannot go on.
+    htslib verifies the checksums of what it inflates.
     """
     last = "its header"
     try:
-        records = _records(VCF(str(source.path), threads=threads), source, region)
+        records = iter(VCF(str(source.path), threads=threads))
         while (record := next(records, None)) is not None:
             last = f"{record.CHROM}:{record.POS}"
             yield record
-    except InputError:
-        raise
     except Exception as error:
         found = " ".join(str(error).split())
         raise InputError(
@@ -43,32 +43,40 @@ def variants(source: Source, region: Region | None, threads: int) -> Iterator[Va
         ) from None
 
 
-def _records(vcf: VCF, source: Source, region: Region | None) -> Iterator[Variant]:
-    """The whole file, or the region through the index."""
-    if region is None or source.index() is None:
-        return iter(vcf)
-    names = [name for name in vcf.seqnames if region.has_contig(name)]
-    if not names:
-        return iter(())
-    name = region.contig if region.contig in names else names[0]
-    end = "" if region.end is None else region.end
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cyvcf2 warns when the region is empty, which is for the caller to judge
-        found = vcf(f"{name}:{region.start}-{end}")
-        first = next(found, None)
-    return iter(()) if first is None else _chain(first, found)
+def hts_target_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
+    """The target records of ``source`` in file order, one in each part, as ``text_parts`` gives them."""
+    samples = selection.samples
+    for record in variants(source, threads):
+        alleles = np.empty((1 if in_region(record, region) else 0, selection.k), np.int8)
+        error = _target_row(record, selection, alleles[0]) if len(alleles) else None
+        n = 0 if error else len(alleles)
+        site = (record.POS, record.ID or ".", record.REF, ",".join(record.ALT) or ".")
+        sites = Sites(record.CHROM, np.array(site[:1] * n, np.int64), *([name] * n for name in site[1:]))
+        yield Part(record.CHROM, np.array(site[:1], np.int64), Targets(sites, alleles[:n], samples), 0, error)
+        if error is not None:
+            return
 
 
-def _chain(first: Variant, others: Iterator[Variant]) -> Iterator[Variant]:
-    yield first
-    yield from others
+def _target_row(record: Variant, selection: Selection, row: np.ndarray) -> InputError | None:
+    """Read the record's alleles to ``row``; returns what makes it unfit, if anything does."""
+    where = f"{record.CHROM}:{record.POS}"
+    codes = genotype_codes(record, selection)
+    if isinstance(codes, InputError):
+        return codes
+    n_alt = len(record.ALT)
+    if n_alt > parse.MOST_ALT:
+        return too_many_alleles(selection.path, where, n_alt)
+    fault, sample = parse.target_codes(codes, n_alt + 1, row)
+    if fault == parse.OK:
+        return None
+    return genotype_error(selection.path, where, selection.samples[sample], written(codes[sample]), fault, target=True)
 
 
 def hts_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
     """The panel records of ``source`` in file order, as ``text_parts`` gives them."""
     capacity = max(1, PIECE // (4 * len(selection.samples)))
     batch = None
-    for record in variants(source, region, threads):
+    for record in variants(source, threads):
         if batch is None or batch.contig != record.CHROM or not batch.has_room(record):
             if batch is not None:
                 yield batch.part()
@@ -111,14 +119,14 @@ class _Batch:
             self._bits = np.concatenate(
                 [self._bits, np.empty((max(stop, len(self._bits)), self._bits.shape[1]), np.uint8)]
             )
-        path = self._selection.path
-        codes = genotype_codes(record, path)
+        codes = genotype_codes(record, self._selection)
         if isinstance(codes, InputError):
             return codes
         fault, sample = parse.pack_codes(codes, len(alt) + 1, self._selection.slots, self._bits[self._rows : stop])
         if fault != parse.OK:
             where = f"{record.CHROM}:{record.POS}"
-            return genotype_error(path, where, self._selection.samples[sample], written(codes[sample]), fault)
+            name = self._selection.samples[sample]
+            return genotype_error(self._selection.path, where, name, written(codes[sample]), fault)
         self._rows = stop
         self._sites.append((record.POS, record.ID or ".", record.REF, ",".join(alt)))
         return None
@@ -134,17 +142,17 @@ class _Batch:
 
 
 def in_region(record: Variant, region: Region | None) -> bool:
-    """Whether the record's POS is in ``region``; htslib also finds records that only reach into it."""
+    """Whether the record's POS is in ``region``."""
     if region is None:
         return True
     inside = region.start <= record.POS and (region.end is None or region.end >= record.POS)
     return inside and region.has_contig(record.CHROM)
 
 
-def genotype_codes(record: Variant, path: Path) -> np.ndarray | InputError:
+def genotype_codes(record: Variant, selection: Selection) -> np.ndarray | InputError:
     """(samples, ploidy + 1) int16 allele codes, as ``parse.pack_codes`` takes them; the error if there is no GT."""
     if record.FORMAT[:1] != ["GT"]:
-        return no_genotypes(path, f"{record.CHROM}:{record.POS}")
+        return no_genotypes(selection.path, f"{record.CHROM}:{record.POS}", record.FORMAT)
     return record.genotype.array()
 
 

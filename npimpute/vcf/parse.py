@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-OK, MISSING, PLOIDY, UNPHASED, RANGE, MALFORMED, TOO_FEW, TOO_MANY, NO_GT, FIXED, POSITION = range(11)
+OK, MISSING, PLOIDY, UNPHASED, RANGE, MALFORMED, TOO_FEW, TOO_MANY, NO_GT, FIXED, POSITION, ALTS = range(12)
 
 # Columns of the line index: where each of the nine fixed fields starts, where the genotypes do, where the line ends.
 # A field ends one byte (its tab) before the next one starts.
 POS, ID, REF, ALT, FORMAT, GENOTYPES, END = 1, 2, 3, 4, 8, 9, 10
 INDEX_WIDTH = 11
+
+MOST_ALT = 126  # what int8 target alleles can tell apart
 
 _TAB, _NEWLINE, _RETURN, _HASH, _BAR, _SLASH = 9, 10, 13, 35, 124, 47
 _ZERO, _COMMA, _DOT, _COLON = 48, 44, 46, 58
@@ -201,7 +203,10 @@ def _select(row, chosen, out):
 
 @njit(cache=True, nogil=True)
 def _genotype(buf, at, end, n_alleles):
-    """Parse one genotype at ``at`` of a line that ends at ``end``; returns (fault, first allele, second allele)."""
+    """Parse one genotype at ``at`` of a line that ends at ``end``.
+
+    Returns (fault, first allele, second allele, ploidy); an allele that is missing or not there is -1.
+    """
     first, second = np.int64(-1), np.int64(-1)
     allele, digits, ploidy = np.int64(0), 0, 1
     missing, unphased, outside = False, False, False
@@ -212,14 +217,15 @@ def _genotype(buf, at, end, n_alleles):
             digits += 1
         elif byte == _DOT and digits == 0 and (at + 1 == end or buf[at + 1] in (_TAB, _COLON, _BAR, _SLASH)):
             missing = True
-            digits = 1
+            allele, digits = np.int64(-1), 1
         elif digits == 0 or byte not in (_TAB, _COLON, _BAR, _SLASH):
-            return MALFORMED, first, second
+            return MALFORMED, first, second, ploidy
         else:
             outside |= allele >= n_alleles
             if ploidy == 1:
                 first = allele
-            second = allele
+            elif ploidy == 2:
+                second = allele
             if byte == _TAB or byte == _COLON:
                 break
             unphased |= byte == _SLASH
@@ -227,12 +233,12 @@ def _genotype(buf, at, end, n_alleles):
             ploidy += 1
         at += 1
     if missing:
-        return MISSING, first, second
+        return MISSING, first, second, ploidy
     if ploidy != 2:
-        return PLOIDY, first, second
+        return PLOIDY, first, second, ploidy
     if unphased:
-        return UNPHASED, first, second
-    return RANGE if outside else OK, first, second
+        return UNPHASED, first, second, ploidy
+    return RANGE if outside else OK, first, second, ploidy
 
 
 @njit(cache=True, nogil=True)
@@ -245,13 +251,18 @@ def _pack_any(buf, at, end, n_alleles, slots, rows):
             return TOO_FEW, i, end
         slot = slots[i]
         if slot >= 0:
-            fault, first, second = _genotype(buf, at, end, n_alleles)
+            fault, first, second, _ = _genotype(buf, at, end, n_alleles)
             if fault != OK:
                 return fault, i, at
             _set(rows, first, 2 * slot)
             _set(rows, second, 2 * slot + 1)
         at = _find(buf, at, end, _TAB) + 1
     return (OK if at > end else TOO_MANY), n_samples, at
+
+
+@njit(cache=True, nogil=True)
+def _starts_with_gt(buf, form):
+    return buf[form] == 71 and buf[form + 1] == 84 and (buf[form + 2] == _TAB or buf[form + 2] == _COLON)
 
 
 @njit(cache=True, nogil=True)
@@ -269,7 +280,7 @@ def pack_lines(buf, cols, lines, n_alt, slots, chosen, bits):
     for done in range(len(lines)):
         line = lines[done]
         form, at, end = cols[line, FORMAT], cols[line, GENOTYPES], cols[line, END]
-        if buf[form] != 71 or buf[form + 1] != 84 or (buf[form + 2] != _TAB and buf[form + 2] != _COLON):
+        if not _starts_with_gt(buf, form):
             return done, NO_GT, 0, at
         a = n_alt[line]
         plain = a == 1 and buf[form + 2] == _TAB and end - at == 4 * n_samples - 1
@@ -315,11 +326,50 @@ def pack_codes(codes, n_alleles, slots, rows):
 
 
 @njit(cache=True, nogil=True)
+def _target_fault(first, second, ploidy, unphased, n_alleles):
+    """What makes one target genotype unfit. Of a called heterozygote the phase must be known, of others not."""
+    if ploidy > 2 or (ploidy == 1 and first >= 0):
+        return PLOIDY
+    if first >= n_alleles or second >= n_alleles:
+        return RANGE
+    return UNPHASED if unphased and first >= 0 and second >= 0 and first != second else OK
+
+
+@njit(cache=True, nogil=True)
+def target_lines(buf, cols, lines, n_alt, out):
+    """Read the genotypes of ``lines`` of a target file to ``out`` ((lines, 2 samples) int8), -1 where missing.
+
+    The other arguments and what is returned are as of ``pack_lines``.
+    """
+    n_samples = out.shape[1] // 2
+    for done in range(len(lines)):
+        line = lines[done]
+        at, end, n_alleles = cols[line, GENOTYPES], cols[line, END], n_alt[line] + 1
+        if not _starts_with_gt(buf, cols[line, FORMAT]):
+            return done, NO_GT, 0, at
+        if n_alt[line] > MOST_ALT:
+            return done, ALTS, 0, at
+        for i in range(n_samples):
+            if at > end:
+                return done, TOO_FEW, i, end
+            fault, first, second, ploidy = _genotype(buf, at, end, n_alleles)
+            if fault != MALFORMED:
+                fault = _target_fault(first, second, ploidy, fault == UNPHASED, n_alleles)
+            if fault != OK:
+                return done, fault, i, at
+            out[done, 2 * i] = first
+            out[done, 2 * i + 1] = second
+            at = _find(buf, at, end, _TAB) + 1
+        if at <= end:
+            return done, TOO_MANY, n_samples, at
+    return len(lines), OK, 0, 0
+
+
+@njit(cache=True, nogil=True)
 def target_codes(codes, n_alleles, out):
     """Copy one target record's allele codes to ``out`` ((n,) int8), -1 where missing.
 
-    codes: as in ``pack_codes``. A called heterozygote must be phased; a homozygote need not be, since its phase
-    says nothing. Returns (fault, sample).
+    codes: as in ``pack_codes``. Returns (fault, sample).
     """
     ploidy = codes.shape[1] - 1
     for i in range(codes.shape[0]):
@@ -328,12 +378,9 @@ def target_codes(codes, n_alleles, out):
             length += codes[i, h] != -2
         first = np.int64(codes[i, 0])
         second = np.int64(codes[i, 1]) if length > 1 else np.int64(-1)
-        if length > 2 or (length == 1 and first >= 0):
-            return PLOIDY, i
-        if first >= n_alleles or second >= n_alleles:
-            return RANGE, i
-        if first >= 0 and second >= 0 and first != second and codes[i, ploidy] == 0:
-            return UNPHASED, i
+        fault = _target_fault(first, second, length, codes[i, ploidy] == 0, n_alleles)
+        if fault != OK:
+            return fault, i
         out[2 * i] = first
         out[2 * i + 1] = second
     return OK, 0

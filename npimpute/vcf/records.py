@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from npimpute.errors import InputError
-from npimpute.types import Haplotypes, Sites
+from npimpute.types import Haplotypes, Sites, Targets
 from npimpute.vcf import parse
 
 _PHASE_PANEL = "phase the panel first, e.g. Beagle 5.4 (beagle gt=FILE out=phased) or SHAPEIT5 (phase_common)"
@@ -64,14 +64,14 @@ class Selection:
 class Part:
     """Consecutive records of one contig.
 
-    all_pos: (records,) int64, the positions of all of them, wanted or not. haplotypes: of the wanted ones.
-    n_monomorphic: how many wanted ones were left out for want of an ALT allele. error: what is wrong with the
-    record that follows the last, for whoever has found no fault in these.
+    all_pos: (records,) int64, the positions of all of them, wanted or not. data: the wanted ones, of a panel or of
+    targets. n_monomorphic: how many wanted ones of a panel were left out for want of an ALT allele. error: what is
+    wrong with the record that follows the last, for whoever has found no fault in these.
     """
 
     contig: str
     all_pos: np.ndarray
-    haplotypes: Haplotypes
+    data: Haplotypes | Targets
     n_monomorphic: int
     error: InputError | None = None
 
@@ -144,9 +144,17 @@ def genotype_error(path: Path, record: str, sample: str, genotype: str, fault: i
     return InputError(f"{path}: {record}, sample {sample}: genotype {clip(genotype)} {found}; {remedy}")
 
 
-def no_genotypes(path: Path, record: str) -> InputError:
-    """The error for a record without GT, or with GT not in the first place of FORMAT."""
+def no_genotypes(path: Path, record: str, names: list[str]) -> InputError:
+    """The error for a record without GT, or with GT not in the first place of FORMAT, which has ``names``."""
+    if "GT" in names:
+        found = f"FORMAT is {clip(':'.join(names))}, but VCF requires GT to be first"
+        return InputError(f"{path}: {record}: {found}; make the file again with GT first")
     return InputError(f"{path}: {record}: FORMAT does not start with GT; leave out records without genotypes")
+
+
+def too_many_alleles(path: Path, record: str, n: int) -> InputError:
+    """The error for a target record of more ALT alleles than can be told apart."""
+    return InputError(f"{path}: {record}: {n} ALT alleles are too many; leave the record out")
 
 
 def clip(text: str, width: int = 40) -> str:

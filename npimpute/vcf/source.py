@@ -6,6 +6,7 @@ BGZF blocks are independent, so they are inflated by several threads; plain gzip
 from __future__ import annotations
 
 import re
+import stat
 import struct
 import zlib
 from collections import deque
@@ -44,24 +45,17 @@ class Source:
     samples: tuple[str, ...]
     contigs: list[tuple[str, int | None]]
 
-    def index(self) -> Path | None:
-        """The file's index, unless it is older than the file and so may describe another one."""
-        if self.packing != "bgzf":
-            return None
-        for suffix in (".csi",) if self.bcf else (".tbi", ".csi"):
-            path = Path(f"{self.path}{suffix}")
-            if path.exists() and path.stat().st_mtime >= self.path.stat().st_mtime:
-                return path
-        return None
-
 
 def open_source(path: Path) -> Source:
     """Look into ``path`` and read its header.
 
-    Raises InputError when there is no such file, when it cannot be read, is empty, truncated, neither VCF nor BCF,
-    or has no or repeated samples.
+    Raises InputError when there is no such file, when it cannot be read, or only once, is empty, truncated, neither
+    VCF nor BCF, or has no or repeated samples.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a directory tells by itself
+            raise InputError(f"{path}: is not a regular file (a pipe cannot be read twice): write it to disk first")
         with open(path, "rb") as file:
             head = file.read(_READ)
             packing = _packing(head)

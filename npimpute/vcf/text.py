@@ -1,4 +1,4 @@
-"""VCF text to haplotypes: slabs of whole lines, parsed by several threads at once."""
+"""VCF text to panel haplotypes or target alleles: slabs of whole lines, parsed by several threads at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 
 from npimpute.errors import InputError
-from npimpute.types import Haplotypes, Sites
+from npimpute.types import Haplotypes, Sites, Targets
 from npimpute.vcf import parse
-from npimpute.vcf.records import Part, Selection, clip, genotype_error, no_genotypes
+from npimpute.vcf.records import Part, Selection, clip, genotype_error, no_genotypes, too_many_alleles
 from npimpute.vcf.region import Region
 from npimpute.vcf.source import ROOM, Source, in_order, text_pieces, truncated
 
@@ -56,12 +56,18 @@ class _Index:
         return joined.tobytes().decode("utf-8", "replace").split("\n")[:-1]
 
 
-def text_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
-    """The records of a VCF in file order. Raises InputError when its compressed data are damaged."""
+def text_parts(
+    source: Source, selection: Selection, region: Region | None, threads: int, target: bool = False
+) -> Iterator[Part]:
+    """The records of a VCF in file order, of a panel or a ``target`` file, all of whose samples are selected then.
+
+    Raises InputError when its compressed data are damaged. What lies before a region is inflated, its checksums
+    verified and its lines found; genotypes are parsed only within.
+    """
     pool = ThreadPoolExecutor(threads)
     try:
         slabs = line_slabs(text_pieces(source, pool, threads))
-        for parts in in_order(pool, lambda slab: parse_slab(slab, selection, region), slabs, threads):
+        for parts in in_order(pool, lambda slab: parse_slab(slab, selection, region, target), slabs, threads):
             yield from parts
     finally:
         pool.shutdown(cancel_futures=True)
@@ -85,7 +91,7 @@ def line_slabs(pieces: Iterator[np.ndarray]) -> Iterator[Slab]:
         yield Slab(np.concatenate([rest, _NEWLINE]), 0, len(rest) + 1, cut=True)
 
 
-def parse_slab(slab: Slab, selection: Selection, region: Region | None) -> list[Part]:
+def parse_slab(slab: Slab, selection: Selection, region: Region | None, target: bool = False) -> list[Part]:
     """The records of ``slab``, one Part for each run of a contig; a record at fault ends the last one."""
     n_samples = len(selection.samples)
     capacity = (slab.stop - slab.start) // (_SHORTEST_FIXED + 2 * n_samples) + 1
@@ -97,7 +103,7 @@ def parse_slab(slab: Slab, selection: Selection, region: Region | None) -> list[
     borders = [*np.flatnonzero(new_contig[:n]).tolist(), n]
     parts = []
     for start, stop in pairwise(borders):
-        parts.append(_parse_run(index, start, stop, selection, region))
+        parts.append(_parse_run(index, start, stop, selection, region, target))
         if parts[-1].error:
             return parts
     if fault != parse.OK:
@@ -105,7 +111,7 @@ def parse_slab(slab: Slab, selection: Selection, region: Region | None) -> list[
     return parts
 
 
-def _parse_run(index: _Index, start: int, stop: int, selection: Selection, region: Region | None) -> Part:
+def _parse_run(index: _Index, start: int, stop: int, selection: Selection, region: Region | None, target: bool) -> Part:
     """Lines start..stop-1, all of one contig."""
     contig = index.contig(start)
     all_pos = index.pos[start:stop].copy()  # not to hold the whole index
@@ -113,29 +119,37 @@ def _parse_run(index: _Index, start: int, stop: int, selection: Selection, regio
     if region is not None:
         wanted = (all_pos >= region.start) & region.has_contig(contig)
         wanted &= True if region.end is None else all_pos <= region.end
-    variable = index.n_alt[start:stop] > 0
-    lines = start + np.flatnonzero(wanted & variable)
-    bits = np.empty((int(index.n_alt[lines].sum()), selection.row_bytes), np.uint8)
-    done, fault, sample, at = parse.pack_lines(
-        index.slab.buf, index.cols, lines, index.n_alt, selection.slots, selection.chosen, bits
-    )
+    monomorphic = wanted & (index.n_alt[start:stop] == 0) & (not target)
+    lines = start + np.flatnonzero(wanted & ~monomorphic)
+    buf, cols, n_alt = index.slab.buf, index.cols, index.n_alt
+    if target:
+        rows = np.empty((len(lines), selection.k), np.int8)
+        done, fault, sample, at = parse.target_lines(buf, cols, lines, n_alt, rows)
+    else:
+        rows = np.empty((int(n_alt[lines].sum()), selection.row_bytes), np.uint8)
+        done, fault, sample, at = parse.pack_lines(buf, cols, lines, n_alt, selection.slots, selection.chosen, rows)
     error = None
     if fault != parse.OK:
-        error = _genotype_error(index, int(lines[done]), fault, sample, at, selection)
+        error = _genotype_error(index, int(lines[done]), fault, sample, at, selection, target)
         all_pos = all_pos[: lines[done] - start + 1]
         lines = lines[:done]
-        bits = bits[: int(index.n_alt[lines].sum())]
+        rows = rows[: done if target else int(n_alt[lines].sum())]
     names = (index.field(lines, field) for field in (parse.ID, parse.REF, parse.ALT))
     sites = Sites(contig, index.pos[lines], *names)
-    return Part(contig, all_pos, Haplotypes(sites, bits, selection.k), int((wanted & ~variable).sum()), error)
+    data = Targets(sites, rows, selection.samples) if target else Haplotypes(sites, rows, selection.k)
+    return Part(contig, all_pos, data, int(monomorphic.sum()), error)
 
 
-def _genotype_error(index: _Index, line: int, fault: int, sample: int, at: int, selection: Selection) -> InputError:
+def _genotype_error(
+    index: _Index, line: int, fault: int, sample: int, at: int, selection: Selection, target: bool
+) -> InputError:
     """The error of a line whose fixed fields are sound."""
     path, end = selection.path, int(index.cols[line, parse.END])
     record = f"{index.contig(line)}:{index.pos[line]}"
     if fault == parse.NO_GT:
-        return no_genotypes(path, record)
+        return no_genotypes(path, record, index.field(np.array([line]), parse.FORMAT)[0].split(":"))
+    if fault == parse.ALTS:
+        return too_many_alleles(path, record, int(index.n_alt[line]))
     if index.slab.cut and line == len(index.cols) - 1:
         stump = fault in (parse.PLOIDY, parse.MALFORMED) and "\t" not in index.text(at, end)
         if stump or fault == parse.TOO_FEW:
@@ -145,7 +159,7 @@ def _genotype_error(index: _Index, line: int, fault: int, sample: int, at: int, 
         found = f"{'fewer' if fault == parse.TOO_FEW else 'more'} than the header's {many} columns"
         return InputError(f"{path}: {record}: the record has {found}; the file is damaged: make it again")
     genotype = index.text(at, end).split("\t", 1)[0].split(":", 1)[0]
-    return genotype_error(path, record, selection.samples[sample], genotype, fault)
+    return genotype_error(path, record, selection.samples[sample], genotype, fault, target)
 
 
 def _line_error(index: _Index, at: int, fault: int, selection: Selection) -> InputError:
