@@ -143,7 +143,9 @@ def _contigs(panel: Panel) -> tuple[Iterator[Haplotypes], list[tuple[str, int | 
     chunks = iter(panel)
     if panel.contigs:
         return chunks, panel.contigs
-    first = next(chunks)
+    first = next(chunks, None)
+    if first is None:
+        return chunks, []
     return chain([first], chunks), [(first.sites.contig, None)]
 
 

@@ -138,3 +138,13 @@ def test_a_flipped_byte_in_a_compiled_panel_is_noticed(data, tmp_path, share):
     (tmp_path / "panel.npp").write_bytes(content)
     with pytest.raises(InputError, match="the compiled panel is damaged; compile it again"):
         impute(data, tmp_path / "out.vcf.gz", ref=tmp_path / "panel.npp")
+
+
+def test_a_panel_without_an_alt_allele_or_a_contig_line_is_told_as_that(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    holes = tuple("0|0" for _ in data.panel.samples)
+    records = [replace(r, alt=".", calls=holes) for r in data.panel.records[:5]]
+    ref = Vcf(data.panel.samples, records, {}).save(tmp_path / "panel.vcf")
+    with pytest.raises(InputError, match="no target site is in the panel"):
+        impute(data, tmp_path / "out.vcf.gz", ref=ref)
+    assert "5 records without an ALT allele passed over" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from npimpute.vcf.records import Part, RecordOrder, Selection
 from npimpute.vcf.region import Region
 from npimpute.vcf.source import Source, open_source
 from npimpute.vcf.text import text_parts
+
+log = logging.getLogger(__name__)
 
 _MOST_THREADS = 64  # htslib refuses thousands, and text pieces are held in memory for each
 
@@ -66,6 +69,8 @@ class PanelReader:
             self.n_skipped_monomorphic += part.n_monomorphic
             if len(part.data.sites):
                 yield part.data
+        if self.n_skipped_monomorphic:
+            log.info("%s: %d records without an ALT allele passed over", self.path, self.n_skipped_monomorphic)
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,7 @@ def read_targets(path: Path | str, region: Region | None = None, threads: int = 
 
 def _joined(parts: list[Targets]) -> Targets:
     """One contig's targets from its consecutive parts."""
-    first = parts[0].sites
-    ids, ref, alt = ([x for part in parts for x in getattr(part.sites, name)] for name in ("ids", "ref", "alt"))
-    sites = Sites(first.contig, np.concatenate([part.sites.pos for part in parts]), ids, ref, alt)
+    sites = Sites.concat([part.sites for part in parts])
     return Targets(sites, np.concatenate([part.alleles for part in parts]), parts[0].samples)
 
 
