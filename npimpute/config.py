@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from .errors import ConfigError
 from .outputs import check_place
 
-ENGINES = ("li-stephens",)
+NETWORKS = ("npssm", "msa-transformer", "spin")
+ENGINES = ("li-stephens", "knn", "logistic", *NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class RunConfig:
     map: Path | None = None
     region: str | None = None
     engine: str = "li-stephens"
+    model: Path | None = None
+    context: int | None = None
+    device: str | None = None
     ne: float | None = None
     err: float | None = None
     formats: tuple[str, ...] = ("GT", "DS")
@@ -46,6 +51,19 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
+        if (self.engine in NETWORKS) != (self.model is not None):
+            need = "needs --model, a directory that 'npimpute train' made" if self.model is None else "takes no --model"
+            raise ConfigError(f"--engine {self.engine}: {need}")
+        if self.context is not None and self.engine in ("li-stephens", "logistic"):
+            raise ConfigError(f"--context {self.context}: --engine {self.engine} uses every panel haplotype")
+        if self.context is not None and self.context < 1:
+            raise ConfigError(f"--context {self.context}: at least one panel haplotype is needed")
+        if self.ne is not None and self.engine != "li-stephens":
+            raise ConfigError(f"--ne {self.ne}: --engine {self.engine} has no population size")
+        if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"--device {self.device}: choose cpu, cuda, or cuda:N")
+        if self.device not in (None, "cpu") and self.engine in ("li-stephens", "knn"):
+            raise ConfigError(f"--device {self.device}: --engine {self.engine} runs on the CPU")
         if not 0 <= self.min_r2 <= 1:
             raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")
         if self.seed < 0:

@@ -17,8 +17,7 @@ from .context.windows import Window, WindowSize, cut_windows
 from .contigs import contig_key
 from .dosage.quality import R2Table, SampleQuality
 from .dosage.stitch import StitchConfig, stitch
-from .engine.base import Engine
-from .engine.li_stephens import LiStephens
+from .engine.select import make_engine
 from .errors import InputError
 from .panel.align import Match
 from .panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
@@ -55,7 +54,7 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
 
     progress: called with the share done, by target sites. Raises InputError or ConfigError; then no output is left.
     """
-    engine = _engine(config)
+    engine = make_engine(config)
     keep, drop = _sample_list(config.samples), _sample_list(config.exclude_samples)
     panel = open_panel(config.ref, None, keep, drop, config.threads)
     genetic_map = _genetic_map(config, panel)
@@ -82,10 +81,6 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
         if quality:
             quality.write(config.sample_quality)
     return summary
-
-
-def _engine(config: RunConfig) -> Engine:
-    return LiStephens(config.ne, config.err, config.threads, config.seed)
 
 
 def _sample_list(path: Path | None) -> set[str] | None:

@@ -30,7 +30,7 @@ def command():
         rows.append(("gpu", "none that torch can use"))
     for device in devices:
         rows.append((f"selective scan, {device}", "{} ({})".format(*scan_backend(device, torch.float32))))
-        rows.append((f"convolution, {device}", "{} ({})".format(*conv_backend(device, 4))))
+        rows.append((f"convolution, {device}", "{} ({})".format(*conv_backend(device, torch.float32, 4))))
     for name, value in rows:
         click.echo(f"{name}\t{value}")
 

@@ -20,6 +20,7 @@ from ..errors import NpimputeError
 _COMMANDS = {
     "run": "Impute target genotypes from a reference panel.",
     "panel": "Compile a reference panel, or describe a compiled one.",
+    "train": "Train a network on reference panels, or on simulated ones.",
     "doctor": "Print what this machine will use.",
 }
 

@@ -32,7 +32,16 @@ PATH = click.Path(path_type=Path)
     metavar="CHR[:START-END]",
     help="Impute these positions only; typed sites within --flank on either side are used but not written.",
 )
-@click.option("--engine", type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="How to impute.")
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="How to impute; all but the first are for comparison.",
+)
+@click.option("--model", type=PATH, help="Directory of a trained model, for an engine that is a network.")
+@click.option("--context", type=int, help="Panel haplotypes a network or knn reads.  [default: the model's; knn: 10]")
+@click.option("--device", help="cpu, cuda or cuda:N, for networks and logistic.  [default: cuda where there is one]")
 @click.option("--ne", type=float, help="Effective population size; estimated from the targets if not given.")
 @click.option("--err", type=float, help="Allele mismatch probability; estimated from the targets if not given.")
 @click.option(

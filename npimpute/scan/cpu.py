@@ -1,4 +1,4 @@
-"""The selective scan on a CPU: numba kernels, forward and backward, with batches in parallel.
+"""Selective scan and causal convolution on a CPU: numba kernels, forward and backward, with batches in parallel.
 
 States lie as (m, d), channels contiguous, so that every inner loop runs over channels and becomes SIMD code. The
 forward pass keeps the state before every CHECKPOINT-th step; the backward pass computes the others again.
@@ -196,3 +196,57 @@ def selective_scan(
     if state is None:
         state = u.new_zeros(u.shape[0], u.shape[2], A.shape[1])
     return _Scan.apply(u, delta, A, B, C, state)
+
+
+@_entry
+def _conv_forward(first, stop, x, weight, bias, y):
+    """Batches first..stop-1. x: (b, l + w - 1, d). weight: (w, d). bias: (d,). y: (b, l, d)."""
+    width, d = weight.shape
+    for i in range(first, stop):
+        for t in range(y.shape[1]):
+            for k in range(d):
+                y[i, t, k] = bias[k]
+            for j in range(width):
+                for k in range(d):
+                    y[i, t, k] += weight[j, k] * x[i, t + j, k]
+
+
+@_entry
+def _conv_backward(first, stop, x, weight, gy, gx, gweight, gbias):
+    """Batches first..stop-1; gx: as x, gweight: (b, w, d), gbias: (b, d), all 0 on entry."""
+    width, d = weight.shape
+    for i in range(first, stop):
+        for t in range(gy.shape[1]):
+            for k in range(d):
+                gbias[i, k] += gy[i, t, k]
+            for j in range(width):
+                for k in range(d):
+                    gx[i, t + j, k] += weight[j, k] * gy[i, t, k]
+                    gweight[i, j, k] += gy[i, t, k] * x[i, t + j, k]
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        arrays = [_array(t) for t in (x, weight, bias)]
+        batches, padded, d = arrays[0].shape
+        y = np.empty((batches, padded - len(weight) + 1, d), arrays[0].dtype)
+        _over_batches(_conv_forward, *arrays, y)
+        ctx.save_for_backward(*(torch.from_numpy(a) for a in arrays[:2]))
+        return torch.from_numpy(y)
+
+    @staticmethod
+    def backward(ctx, gy):
+        x, weight = (t.numpy() for t in ctx.saved_tensors)
+        gx = np.zeros_like(x)
+        gweight, gbias = np.zeros((len(x), *weight.shape), x.dtype), np.zeros((len(x), x.shape[2]), x.dtype)
+        _over_batches(_conv_backward, x, weight, _array(gy), gx, gweight, gbias)
+        return tuple(torch.from_numpy(g) for g in (gx, gweight.sum(axis=0), gbias.sum(axis=0)))
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``reference.causal_conv`` for float32 and float64 tensors on the CPU; differentiable in all arguments."""
+    before = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2]) if state is None else state
+    padded = torch.cat([before, x], 1)
+    y = _Conv.apply(padded, weight.t(), x.new_zeros(x.shape[2]) if bias is None else bias)
+    return y, padded[:, x.shape[1] :]

@@ -18,20 +18,24 @@ log = logging.getLogger(__name__)
 def scan_backend(device: str, dtype: torch.dtype) -> tuple[str, str]:
     """(backend, reason) for ``selective_scan``: "numba", "mamba-ssm" or "torch". device: "cpu", "cuda", ..."""
     if device == "cpu":
-        if dtype in (torch.float32, torch.float64):
-            return "numba", "compiled for this CPU"
-        return "torch", f"the numba kernel takes float32 and float64, not {dtype}"
+        return _cpu_backend(dtype)
     return _cuda_backend("mamba_ssm", "mamba-ssm", device)
 
 
 @cache
-def conv_backend(device: str, width: int) -> tuple[str, str]:
-    """(backend, reason) for ``causal_conv``: "causal-conv1d" or "torch"."""
+def conv_backend(device: str, dtype: torch.dtype, width: int) -> tuple[str, str]:
+    """(backend, reason) for ``causal_conv``: "numba", "causal-conv1d" or "torch"."""
     if device == "cpu":
-        return "torch", "the convolution is short"
+        return _cpu_backend(dtype)
     if not 2 <= width <= 4:
         return "torch", f"causal-conv1d takes widths 2 to 4, not {width}"
     return _cuda_backend("causal_conv1d", "causal-conv1d", device)
+
+
+def _cpu_backend(dtype: torch.dtype) -> tuple[str, str]:
+    if dtype in (torch.float32, torch.float64):
+        return "numba", "compiled for this CPU"
+    return "torch", f"the numba kernel takes float32 and float64, not {dtype}"
 
 
 def _cuda_backend(module: str, package: str, device: str) -> tuple[str, str]:
@@ -68,9 +72,11 @@ def selective_scan(
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``reference.causal_conv`` by the fastest backend for these tensors."""
-    backend, reason = conv_backend(x.device.type, weight.shape[1])
+    backend, reason = conv_backend(x.device.type, x.dtype, weight.shape[1])
     _say("causal convolution", backend, reason)
-    if backend == "causal-conv1d":
+    if backend == "numba":
+        from .cpu import causal_conv as run
+    elif backend == "causal-conv1d":
         from .gpu import causal_conv as run
     else:
         run = reference.causal_conv

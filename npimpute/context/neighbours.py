@@ -1,0 +1,41 @@
+"""The panel haplotypes nearest to a target haplotype, and the tables that they make. Axes as in ``blocks``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+MASKED = 2  # the token of an allele that is not known; 0 and 1 are REF and ALT
+
+
+def mismatches(queries: np.ndarray, panel: np.ndarray) -> np.ndarray:
+    """(n, k) int64: L1 distance over the columns where the query is known.
+
+    queries: (n, c) int8, -1 unknown. panel: (c, k) uint8.
+    """
+    known = (queries >= 0).any(axis=0)
+    queries, panel = queries[:, known], panel[known].astype(np.float32)
+    alt, ref = (queries == 1).astype(np.float32), (queries == 0).astype(np.float32)
+    # (alt - ref) @ panel counts an ALT that is shared as -1 more than one that is not; all sums are whole numbers.
+    return (alt.sum(axis=1, keepdims=True) - (alt - ref) @ panel).astype(np.int64)
+
+
+def nearest(distance: np.ndarray, count: int) -> np.ndarray:
+    """(n, count) int64: the panel haplotypes of least distance, nearest last; of equals the first comes nearer.
+
+    distance: (n, k) int64, of at least ``count`` haplotypes.
+    """
+    k = distance.shape[1]
+    keys = distance * k + np.arange(k)
+    if count < k:
+        keys = np.partition(keys, count - 1, axis=1)[:, :count]
+    return np.sort(keys, axis=1)[:, ::-1] % k
+
+
+def tables(queries: np.ndarray, panel: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(n, m+1, c) int8 tokens: the chosen haplotypes' alleles, then the query's, ``MASKED`` where not known.
+
+    chosen: (n, m) int64 into the k haplotypes of ``panel``.
+    """
+    context = panel.T[chosen].astype(np.int8)
+    query = np.where(queries < 0, MASKED, queries).astype(np.int8)
+    return np.concatenate([context, query[:, None]], axis=1)

@@ -1,0 +1,1 @@
+"""Making models: simulated and real panels, the objective, the loop."""

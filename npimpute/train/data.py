@@ -1,0 +1,158 @@
+"""Meta-datasets: tables drawn from reference panels, every haplotype in turn a query of all the others.
+
+A table's query never has its own sister haplotype (the same person's other one) in its context: at test time the
+target's is not in the panel either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..context.blocks import BlockSize, nearest_typed
+from ..context.neighbours import mismatches, nearest, tables
+from ..errors import ConfigError, InputError
+from ..panel.panel import Panel
+from ..types import Haplotypes
+
+# Beyond any number of mismatches: such a haplotype is never among the nearest.
+FAR = 1 << 40
+# Of a block's typed sites at least so many must exist, or its region is too short to learn from.
+LEAST_TYPED = 2
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How tables are drawn. Raises ConfigError.
+
+    spacing_kb: an array has one site each so many kb, drawn log-uniformly between the two. min_typed_maf: its sites
+    have at least this minor allele frequency, drawn uniformly between the two. min_maf: untyped sites with less are
+    left out of tables.
+    """
+
+    spacing_kb: tuple[float, float] = (1.5, 7.0)
+    min_typed_maf: tuple[float, float] = (0.01, 0.05)
+    min_maf: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5)):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            if len(values) != 2 or not least <= values[0] <= values[1] <= most:
+                raise ConfigError(f"data.{name} {values}: two numbers, the smaller first, {least} to {most:g}")
+        if not 0 <= self.min_maf < 0.5:
+            raise ConfigError(f"data.min_maf {self.min_maf}: at least 0, below 0.5")
+
+
+@dataclass(frozen=True)
+class Region:
+    """One contig of a panel, held in memory. Rows as in ``types.Haplotypes``.
+
+    pos: (r,) int64. bits: (r, ceil(k/8)) uint8. k: haplotypes. count: (r,) int64, of ALT alleles.
+    """
+
+    name: str
+    pos: np.ndarray
+    bits: np.ndarray
+    k: int
+    count: np.ndarray
+
+    @property
+    def maf(self) -> np.ndarray:
+        return np.minimum(self.count, self.k - self.count) / self.k
+
+    def alleles(self, rows: np.ndarray) -> np.ndarray:
+        """(rows, k) uint8."""
+        return np.unpackbits(self.bits[rows], axis=1, count=self.k, bitorder="little")
+
+
+def read_regions(panels: Iterable[Panel]) -> list[Region]:
+    """Every contig of the panels, with the rows that vary. Raises InputError for one where nothing does."""
+    regions = []
+    for panel in panels:
+        by_contig: dict[str, list[Haplotypes]] = {}
+        for chunk in panel:
+            by_contig.setdefault(chunk.sites.contig, []).append(chunk)
+        if not by_contig:
+            raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to train on")
+        regions += [_varying(f"{panel.path}:{name}", chunks) for name, chunks in by_contig.items()]
+    return regions
+
+
+def _varying(name: str, chunks: list[Haplotypes]) -> Region:
+    pos = np.concatenate([np.repeat(chunk.sites.pos, chunk.sites.n_alt()) for chunk in chunks])
+    whole = region_of(name, pos, np.concatenate([chunk.bits for chunk in chunks]), chunks[0].k)
+    varies = whole.maf > 0
+    if not varies.any():
+        raise InputError(f"{name}: no site varies among its {whole.k} haplotypes; there is nothing to train on")
+    return Region(name, pos[varies], whole.bits[varies], whole.k, whole.count[varies])
+
+
+def region_of(name: str, pos: np.ndarray, bits: np.ndarray, k: int) -> Region:
+    """A Region, its alleles counted."""
+    return Region(name, pos, bits, k, np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One draw. tokens: (b, context+1, c) int8, the query last, labels and all. wanted: (c,) bool, its untyped
+    columns. frequency: (c,) float32, of ALT in the panel."""
+
+    tokens: np.ndarray
+    wanted: np.ndarray
+    frequency: np.ndarray
+
+
+class TableSource:
+    """Draws tables from regions, each region as often as it has untyped rows to offer.
+
+    size: a table's columns; context: its rows beside the query. Raises ConfigError where a region cannot give them.
+    """
+
+    def __init__(self, regions: list[Region], config: DataConfig, size: BlockSize, context: int):
+        for region in regions:
+            if region.k - 2 < context:
+                raise ConfigError(
+                    f"context of {context} haplotypes: {region.name} has {region.k}, of which a query and its sister "
+                    "are not context; lower it or train on larger panels"
+                )
+        self._regions, self._config, self._size, self._context = regions, config, size, context
+        offers = np.array([np.count_nonzero(region.maf >= config.min_maf) for region in regions], float)
+        if not offers.all():
+            poor = regions[int(np.argmin(offers))].name
+            raise ConfigError(f"data.min_maf {config.min_maf}: no site of {poor} is that frequent")
+        self._share = offers / offers.sum()
+
+    def draw(self, rng: np.random.Generator, count: int) -> Tables:
+        """``count`` queries at one block of one region."""
+        region = self._regions[rng.choice(len(self._regions), p=self._share)]
+        typed = random_array(region, self._config, rng)
+        untyped = np.setdiff1d(np.flatnonzero(region.maf >= self._config.min_maf), typed)
+        if len(typed) < LEAST_TYPED or not len(untyped):
+            raise ConfigError(
+                f"{region.name}: an array of it has {len(typed)} typed and leaves {len(untyped)} untyped sites; "
+                "lower data.spacing_kb, or train on longer regions"
+            )
+        first = rng.integers(max(1, len(untyped) - self._size.untyped + 1))
+        rows = untyped[first : first + self._size.untyped]
+        around = typed[nearest_typed(typed, rows, self._size.typed)]
+        columns = np.union1d(around, rows)
+        wanted = np.isin(columns, rows)
+        panel = region.alleles(columns)
+        queries = rng.choice(region.k, count, replace=count > region.k)
+        distance = mismatches(panel[~wanted][:, queries].T.astype(np.int8), panel[~wanted])
+        distance[np.arange(count), queries] = distance[np.arange(count), queries ^ 1] = FAR
+        chosen = nearest(distance, self._context)
+        tokens = tables(panel[:, queries].T.astype(np.int8), panel, chosen)
+        return Tables(tokens, wanted, (region.count[columns] / region.k).astype(np.float32))
+
+
+def random_array(region: Region, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """Rows (int64, increasing) that an array might type: one, of those frequent enough, in every bin of its spacing."""
+    spacing = 1e3 * np.exp(rng.uniform(*np.log(config.spacing_kb)))
+    eligible = np.flatnonzero(region.maf >= rng.uniform(*config.min_typed_maf))
+    cell = np.floor((region.pos[eligible] - rng.uniform(0, spacing)) / spacing)
+    order = rng.permutation(len(eligible))
+    return np.sort(eligible[order[np.unique(cell[order], return_index=True)[1]]])

@@ -1,0 +1,141 @@
+"""A training run from its settings: panels -> tables -> loop -> model."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.checkpoint import load_model
+from ..engine.network import NetworkConfig, TableNetwork
+from ..errors import ConfigError, InputError
+from ..outputs import file_errors
+from ..panel.genetic_map import read_genetic_map
+from ..panel.panel import Panel, open_panel
+from .data import DataConfig, TableSource, read_regions
+from .loop import LoopConfig, Trainer
+from .objective import ObjectiveConfig
+from .simulate import SimulationConfig, simulate
+from .state import METRICS
+from .table_task import TableTask
+from .validate import HeldOut, choose_people, hold_out
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train, on what, and how. Raises ConfigError.
+
+    out: the model's directory. panels: files to train on. simulate: how many panels to simulate besides; map: whose
+    recombination rates they have, and validation's. validate: panels that are not trained on; without any, those
+    trained on. hold_out: people, by name, who are left out of every panel and imputed to validate, some
+    ``hold_out_rows`` sites in each panel; 0 for no validation. init: a model whose weights to start from; then
+    ``model`` must be None.
+    """
+
+    out: Path
+    panels: tuple[Path, ...] = ()
+    simulate: int = 0
+    map: Path | None = None
+    validate: tuple[Path, ...] = ()
+    hold_out: int = 50
+    hold_out_rows: int = 2_000
+    init: Path | None = None
+    model: NetworkConfig | None = None
+    objective: ObjectiveConfig = ObjectiveConfig()
+    data: DataConfig = DataConfig()
+    loop: LoopConfig = LoopConfig()
+    simulation: SimulationConfig = SimulationConfig()
+
+    def __post_init__(self) -> None:
+        if not self.panels and not self.simulate:
+            raise ConfigError("nothing to train on: give --panel, or --simulate")
+        if (self.init is None) == (self.model is None):
+            raise ConfigError("a model is made anew, or starts from --init with that model's settings")
+        if self.validate and not self.hold_out:
+            raise ConfigError("--validate needs people who are not trained on: give --hold-out 1 or more")
+        if self.hold_out < 0 or self.hold_out_rows < 1 or self.simulate < 0:
+            raise ConfigError("--hold-out and --simulate are 0 or more, --hold-out-rows 1 or more")
+        if self.hold_out and not (self.panels or self.validate):
+            raise ConfigError("simulated people cannot be held out: give --validate, or --hold-out 0")
+        if shared := {p.resolve() for p in self.panels} & {p.resolve() for p in self.validate}:
+            raise ConfigError(f"{min(shared)}: is trained on; --validate takes panels that are not")
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values, without the output's place."""
+        values = asdict(self)
+        del values["out"]
+        return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def train(
+    config: TrainConfig,
+    device: str = "cpu",
+    threads: int = 1,
+    minutes: float = math.inf,
+    resume: bool = False,
+    progress: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
+) -> bool:
+    """Trains the model into ``config.out``; whether all its steps are done. progress: see ``Trainer.run``.
+
+    threads: of reading and of torch on the CPU. Raises InputError or ConfigError.
+    """
+    if not resume and (config.out / METRICS).exists():
+        raise InputError(
+            f"{config.out}: holds a training run; add --resume to go on with it, or name another directory"
+        )
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {device}: torch finds no GPU; see 'npimpute doctor'")
+    torch.set_num_threads(threads)
+    torch.manual_seed(config.loop.seed)
+    network, model = _network(config)
+    regions, held_out = _data(config, threads)
+    source = TableSource(regions, config.data, model.block, model.context)
+    task = TableTask(network, model, source, config.objective, held_out, device)
+    with file_errors(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes)
+    log.info("%s: %d parameters", model.architecture, sum(p.numel() for p in network.parameters()))
+    if resume:
+        log.info("resumed after step %d of %d", trainer.resume(), config.loop.steps)
+    return trainer.run(progress)
+
+
+def _network(config: TrainConfig) -> tuple[TableNetwork, NetworkConfig]:
+    if config.init is not None:
+        return load_model(config.init)
+    return TableNetwork(config.model), config.model
+
+
+def _data(config: TrainConfig, threads: int) -> tuple[list, list[HeldOut]]:
+    genetic_map = read_genetic_map(config.map) if config.map else None
+    panels: list[Panel] = [open_panel(path, None, None, None, threads) for path in config.panels]
+    judges = config.validate or config.panels
+    people: set[str] = set()
+    if config.hold_out:
+        opened = [open_panel(path) for path in judges]
+        people = choose_people(opened, config.hold_out, config.loop.seed)
+    held_out = [
+        hold_out(path, people, config.data, config.hold_out_rows, config.loop.seed, genetic_map, threads)
+        for path in judges
+        if people
+    ]
+    panels = [open_panel(path, None, None, people & set(panel.samples), threads) for path, panel in
+              zip(config.panels, panels, strict=True)]  # fmt: skip
+    simulated = (simulate(config.simulation, config.loop.seed + i, genetic_map) for i in range(config.simulate))
+    regions = read_regions([*panels, *simulated])
+    for region in regions:
+        log.info("training on %s: %d haplotypes, %d sites", region.name, region.k, len(region.pos))
+    return regions, held_out

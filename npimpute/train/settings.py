@@ -1,0 +1,45 @@
+"""Training settings from plain values, as a TOML file or the command line gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..engine.checkpoint import load_config, network_config
+from ..engine.network import check_names
+from ..errors import ConfigError
+from .data import DataConfig
+from .loop import LoopConfig
+from .objective import ObjectiveConfig
+from .run import TrainConfig
+from .simulate import SimulationConfig
+
+TABLES = {"objective": ObjectiveConfig, "data": DataConfig, "loop": LoopConfig, "simulation": SimulationConfig}
+
+
+def train_config(architecture: str, values: dict[str, Any], out: Path, init: Path | None, **options) -> TrainConfig:
+    """values: tables "model" and those of ``TABLES``. options: the other fields of ``TrainConfig``.
+
+    Raises ConfigError, also for settings that do not exist or are of the wrong kind.
+    """
+    if unknown := sorted(set(values) - {"model", *TABLES}):
+        raise ConfigError(f"no table of settings {', '.join(unknown)}; there are model, {', '.join(TABLES)}")
+    model = values.get("model", {})
+    if init is not None and model:
+        raise ConfigError(f"--init {init}: brings its model's settings; do not give {', '.join(sorted(model))}")
+    if init is not None and (found := load_config(init).architecture) != architecture:
+        raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
+    if init is None:
+        options["model"] = network_config({"architecture": architecture} | model, "model")
+    tables = {name: _made(name, settings, values.get(name, {})) for name, settings in TABLES.items()}
+    return TrainConfig(out=out, init=init, **options, **tables)
+
+
+def _made(name: str, settings: type, values: dict[str, Any]):
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: a table of settings, not {values!r}")
+    check_names(name, values, settings)
+    try:
+        return settings(**values)
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}") from error
