@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from .errors import ConfigError
 from .outputs import check_place
 
 NETWORKS = ("npssm", "msa-transformer", "spin")
 ENGINES = ("li-stephens", "knn", "logistic", *NETWORKS)
+
+
+def made(settings: type, values: Any, what: str) -> Any:
+    """An instance of the dataclass ``settings`` from plain values, as JSON or TOML have them.
+
+    Raises ConfigError, which names ``what``, for names it lacks and for values that are not of a field's kind.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{what}: a table of settings, not {values!r}")
+    known = {f.name: f.type for f in fields(settings)}
+    for name, value in values.items():
+        if name not in known:
+            raise ConfigError(f"{what}: no setting {name}; there are {', '.join(sorted(known))}")
+        kinds = _KINDS.get(known[name].partition("[")[0])
+        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise ConfigError(f"{what}.{name} {value!r}: not {_ARTICLES[kinds]}")
+    return settings(**values)
+
+
+_KINDS = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "tuple": (tuple, list), "dict": (dict,)}
+_ARTICLES = {
+    (int,): "a whole number",
+    (int, float): "a number",
+    (str,): "a word",
+    (bool,): "true or false",
+    (tuple, list): "a list",
+    (dict,): "a table of settings",
+}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ class Mixer(nn.Module):
     def mix(self, x: Tensor, z: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
         """x, z: (b, l, d), input and gate. Returns the output (b, l, d) and the state after it."""
         conv, scan = state if state is not None else (None, None)
-        x, conv = causal_conv(x, self.conv1d.weight[:, 0], self.conv1d.bias, conv)
+        weight, bias = self.conv1d.weight[:, 0].to(x.dtype), self.conv1d.bias.to(x.dtype)
+        x, conv = causal_conv(x, weight, bias, conv)
         x = F.silu(x)
         steps, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
         # The recurrence is float32 or better whatever the rest is: small steps vanish in less.

@@ -126,6 +126,29 @@ def test_convolution_is_torchs(width):
     torch.testing.assert_close(end, left)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize(("length", "width"), [(20, 4), (3, 4), (1, 2), (17, 1), (40, 7)])
+def test_numba_convolution_equals_the_loop_forward_and_backward(length, width, dtype):
+    g = torch.Generator().manual_seed(length)
+    sizes = [(3, length, 5), (5, width), (5,), (3, width - 1, 5)]
+    inputs = [torch.randn(size, generator=g, dtype=dtype).requires_grad_() for size in sizes]
+    wanted, got = reference.causal_conv(*inputs), cpu.causal_conv(*inputs)
+    weights = [torch.randn_like(x) for x in wanted]
+    gradients = []
+    for outputs in (wanted, got):
+        loss = sum((x * w).sum() for x, w in zip(outputs, weights, strict=True))
+        gradients.append(torch.autograd.grad(loss, inputs))
+    for pair in (*zip(got, wanted, strict=True), *zip(gradients[1], gradients[0], strict=True)):
+        if pair[0].numel():
+            assert_close(*(x.detach() for x in pair), dtype)
+
+
+def test_numba_convolution_without_bias_or_state():
+    x, weight = torch.randn(2, 9, 3), torch.randn(3, 4)
+    for got, wanted in zip(cpu.causal_conv(x, weight, None), reference.causal_conv(x, weight, None), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
 @pytest.fixture
 def packages(monkeypatch):
     """Stand-ins for the CUDA packages: their interfaces, by the loops."""
@@ -176,7 +199,9 @@ def test_the_choice_and_its_reason(caplog):
     assert select.scan_backend("mps", torch.float32)[0] == "torch"
     if "mamba_ssm" not in sys.modules and not torch.cuda.is_available():
         assert "mamba-ssm is not installed" in select.scan_backend("cuda", torch.float32)[1]
-    assert select.conv_backend("cuda", 9) == ("torch", "causal-conv1d takes widths 2 to 4, not 9")
+    assert select.conv_backend("cpu", torch.float32, 9)[0] == "numba"
+    assert select.conv_backend("cpu", torch.bfloat16, 4)[0] == "torch"
+    assert select.conv_backend("cuda", torch.float32, 9) == ("torch", "causal-conv1d takes widths 2 to 4, not 9")
     select._say.cache_clear()
     caplog.set_level(logging.INFO)
     inputs = example((1, 3, 2, 2), torch.float32)

@@ -63,8 +63,11 @@ def cut_blocks(window: Window, size: BlockSize) -> Iterator[Block]:
     for first in range(0, len(untyped), size.untyped):
         rows = untyped[first : first + size.untyped]
         yield _block(window, typed, queries, rows, nearest_typed(typed, rows, size.typed))
-    for first in range(0, len(own_typed := own[is_typed[own]]), size.untyped):
-        rows = own_typed[first : first + size.untyped]
+    own_typed = own[is_typed[own]]
+    sites = np.unique(site[own_typed])
+    for first in range(0, len(sites), size.untyped):
+        # By sites: the rows of one tell each other's alleles.
+        rows = own_typed[np.isin(site[own_typed], sites[first : first + size.untyped])]
         around = nearest_typed(typed, rows, size.typed)
         turn = np.unique(site[rows], return_inverse=True)[1] % FOLDS
         for fold in range(min(FOLDS, turn.max() + 1)):

@@ -8,6 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from ..context.windows import Window
+from ..errors import ConfigError
+
+
+def check_error_rate(err: float | None) -> None:
+    """Raises ConfigError unless ``err`` is None or a probability of error that leaves something to learn from."""
+    if err is not None and not 0 < err < 0.5:
+        raise ConfigError(f"--err {err}: the error rate must lie between 0 and 0.5")
 
 
 class Engine(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..context.blocks import Block, BlockSize, cut_blocks
 from ..context.windows import Window
+from .base import check_error_rate
 
 ERROR_RATE = 1e-3  # of an observed allele, as Li-Stephens starts from
 
@@ -25,10 +26,11 @@ class Predictor(Protocol):
 class BlockEngine:
     """An ``Engine`` that imputes each block of a window by itself. Typed sites are left out one in ten at a time.
 
-    error_rate: probability that an observed allele is wrong.
+    error_rate: probability that an observed allele is wrong. Raises ConfigError.
     """
 
     def __init__(self, name: str, predictor: Predictor, size: BlockSize, error_rate: float | None = None):
+        check_error_rate(error_rate)
         self.name = name
         self.error_rate = ERROR_RATE if error_rate is None else error_rate
         self._predictor, self._size = predictor, size

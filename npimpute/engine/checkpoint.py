@@ -11,10 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..config import made
 from ..context.blocks import BlockSize
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors, temporary
-from .network import NetworkConfig, TableNetwork, check_names
+from .network import NetworkConfig, TableNetwork
 
 FORMAT, FORMAT_VERSION = "npimpute-model", 1
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
@@ -48,12 +49,9 @@ def load_config(path: Path) -> NetworkConfig:
 
 def network_config(found: dict, what: str) -> NetworkConfig:
     """``NetworkConfig`` from plain values. what: named in the ConfigError for those that do not exist or fit."""
-    check_names(what, found, NetworkConfig)
-    block = found.get("block", {})
-    check_names(f"{what}, block", block, BlockSize)
     try:
-        return NetworkConfig(**(found | {"block": BlockSize(**block)}))
-    except (ConfigError, TypeError) as error:
+        return made(NetworkConfig, found | {"block": made(BlockSize, found.get("block", {}), "block")}, "model")
+    except ConfigError as error:
         raise ConfigError(f"{what}: {error}") from error
 
 

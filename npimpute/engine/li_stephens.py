@@ -18,6 +18,7 @@ import numpy as np
 
 from ..context.windows import Window
 from ..errors import ConfigError
+from .base import check_error_rate
 from .collapse import collapse_typed, collapse_untyped
 from .forward_backward import impute_range
 from .tables import Blocks, Cells, Model, Queries
@@ -68,8 +69,7 @@ class LiStephens:
     def __init__(self, ne: float | None = None, err: float | None = None, threads: int = 1, seed: int = 1):
         if ne is not None and not 0 < ne < math.inf:
             raise ConfigError(f"--ne {ne}: the effective population size must be a positive number")
-        if err is not None and not 0 < err < 0.5:
-            raise ConfigError(f"--err {err}: the error rate must lie between 0 and 0.5")
+        check_error_rate(err)
         self._ne, self._err, self._threads, self._seed = ne, err, threads, seed
 
     @property

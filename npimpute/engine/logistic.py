@@ -11,8 +11,8 @@ from ..context.blocks import Block
 
 # Penalty on half the squared weights, beside the summed cross-entropy; the intercept is free.
 RIDGE = 1.0
-ITERATIONS = 100  # of L-BFGS, at most
-TOLERANCE = 1e-4  # of the gradient, a haplotype
+ITERATIONS = 200  # of L-BFGS, at most
+TOLERANCE = 1e-5  # of the gradient, a haplotype
 
 
 class LogisticRegression:
@@ -22,14 +22,14 @@ class LogisticRegression:
         self._ridge, self._device = ridge, device
 
     def predict(self, block: Block) -> np.ndarray:
-        known = (block.queries >= 0).any(axis=0)
-        features = torch.from_numpy(block.panel[known].T.astype(np.float32)).to(self._device)
-        labels = torch.from_numpy(block.panel[block.wanted].T.astype(np.float32)).to(self._device)
+        # float64: the order of sums, and with it the number of threads, must not show.
+        features = torch.from_numpy(block.panel[~block.wanted].T.astype(np.float64)).to(self._device)
+        labels = torch.from_numpy(block.panel[block.wanted].T.astype(np.float64)).to(self._device)
         mean = features.mean(0)
         weights, intercept = self._fit(features - mean, labels)
-        queries = torch.from_numpy(block.queries[:, known].astype(np.float32)).to(self._device)
+        queries = torch.from_numpy(block.queries[:, ~block.wanted].astype(np.float64)).to(self._device)
         queries = torch.where(queries < 0, mean, queries)  # not known: as common as in the panel
-        return torch.sigmoid((queries - mean) @ weights + intercept).cpu().numpy()
+        return torch.sigmoid((queries - mean) @ weights + intercept).float().cpu().numpy()
 
     def _fit(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (features, labels) and intercepts (labels,). features: (k, features), centred. labels: (k, labels).
@@ -38,7 +38,7 @@ class LogisticRegression:
         """
         k = len(labels)
         share = labels.mean(0).clamp(0.5 / k, 1 - 0.5 / k)
-        weights = torch.zeros(features.shape[1], labels.shape[1], device=labels.device, requires_grad=True)
+        weights = torch.zeros(features.shape[1], labels.shape[1]).to(labels).requires_grad_()
         intercept = torch.logit(share).requires_grad_()
         solver = torch.optim.LBFGS(
             [weights, intercept], max_iter=ITERATIONS, tolerance_grad=TOLERANCE, line_search_fn="strong_wolfe"

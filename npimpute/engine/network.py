@@ -5,13 +5,14 @@ Axes: b tables, r rows (context haplotypes and, last, the query), c columns, d c
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..config import made
 from ..context.blocks import Block, BlockSize
 from ..context.neighbours import mismatches, nearest, tables
 from ..errors import ConfigError
@@ -49,16 +50,8 @@ class NetworkConfig:
             raise ConfigError(f"architecture {self.architecture}: choose from {', '.join(BODIES)}")
         if self.context < 1:
             raise ConfigError(f"context {self.context}: at least 1 haplotype")
-        settings = BODIES[self.architecture][0]
-        check_names(self.architecture, self.body, settings)
-        object.__setattr__(self, "body", asdict(settings(**self.body)))
-
-
-def check_names(what: str, given: dict[str, Any], settings: type) -> None:
-    """Raises ConfigError if ``given`` names what the dataclass ``settings`` lacks."""
-    known = {f.name for f in fields(settings)}
-    if unknown := sorted(set(given) - known):
-        raise ConfigError(f"{what}: no setting {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        settings = made(BODIES[self.architecture][0], self.body, self.architecture)
+        object.__setattr__(self, "body", asdict(settings))
 
 
 class TableNetwork(nn.Module):

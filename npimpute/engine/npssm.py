@@ -28,9 +28,9 @@ ORDERS = {
     "data": ("data", "data"),
     "flat": ("flat", "flat"),
 }
-# Without gradients, sequences pass a mixer in groups whose inner tensors take about this much; there are some
-# twenty of them for a token.
-CHUNK_BYTES, INNER_TENSORS = 256 << 20, 20
+# Without gradients, sequences pass a mixer in groups whose inner tensors take about this much, by kind of device; there
+# are some twenty of them for a token.
+CHUNK_BYTES, INNER_TENSORS = {"cpu": 32 << 20, "cuda": 4 << 30}, 20
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,13 @@ class _Along(nn.Module):
             flat = x.flatten(0, 1)
             return (flat + self.mixer(self.norm(flat))[0]).view(x.shape)
         # Sequences do not see each other: in groups they give the same, and need memory for a group only.
-        group = max(1, CHUNK_BYTES // (4 * INNER_TENSORS * self.mixer.out_proj.in_features * x.shape[2]))
-        for table in x:
-            for first in range(0, len(table), group):
-                part = table[first : first + group]
-                part += self.mixer(self.norm(part))[0]
+        b, sequences, length, d = x.shape
+        group = CHUNK_BYTES[x.device.type] // (4 * INNER_TENSORS * self.mixer.out_proj.in_features * length)
+        at_once, some = max(1, group // sequences), max(1, min(group, sequences))
+        for table in range(0, b, at_once):
+            for first in range(0, sequences, some):
+                part = x[table : table + at_once, first : first + some]
+                part += self.mixer(self.norm(part.reshape(-1, length, d)))[0].view(part.shape)
         return x
 
 

@@ -29,21 +29,28 @@ class DataConfig:
 
     spacing_kb: an array has one site each so many kb, drawn log-uniformly between the two. min_typed_maf: its sites
     have at least this minor allele frequency, drawn uniformly between the two. min_maf: untyped sites with less are
-    left out of tables.
+    left out of tables. pool: the context is chosen from so many haplotypes, log-uniformly between the two, drawn from
+    the region's (all, where it has no more): small pools are panels where the nearest haplotype often changes.
+    shuffle: share of the draws whose context is in random order instead of nearest last, so that copying the last
+    rows is no way around comparing them with the query.
     """
 
     spacing_kb: tuple[float, float] = (1.5, 7.0)
     min_typed_maf: tuple[float, float] = (0.01, 0.05)
     min_maf: float = 0.0
+    pool: tuple[int, int] = (1_000_000, 1_000_000)
+    shuffle: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least, most in (("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5)):
+        for name, least, most in (("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5), ("pool", 1, 1e9)):
             values = tuple(getattr(self, name))
             object.__setattr__(self, name, values)
             if len(values) != 2 or not least <= values[0] <= values[1] <= most:
                 raise ConfigError(f"data.{name} {values}: two numbers, the smaller first, {least} to {most:g}")
         if not 0 <= self.min_maf < 0.5:
             raise ConfigError(f"data.min_maf {self.min_maf}: at least 0, below 0.5")
+        if not 0 <= self.shuffle <= 1:
+            raise ConfigError(f"data.shuffle {self.shuffle}: between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,10 @@ class TableSource:
 
     def __init__(self, regions: list[Region], config: DataConfig, size: BlockSize, context: int):
         for region in regions:
-            if region.k - 2 < context:
+            if min(region.k - 2, config.pool[0]) < context:
                 raise ConfigError(
-                    f"context of {context} haplotypes: {region.name} has {region.k}, of which a query and its sister "
-                    "are not context; lower it or train on larger panels"
+                    f"context of {context} haplotypes: {region.name} has {region.k}, a pool {config.pool[0]}, and "
+                    "a query and its sister are not context; lower it or train on larger panels"
                 )
         self._regions, self._config, self._size, self._context = regions, config, size, context
         offers = np.array([np.count_nonzero(region.maf >= config.min_maf) for region in regions], float)
@@ -143,10 +150,18 @@ class TableSource:
         panel = region.alleles(columns)
         queries = rng.choice(region.k, count, replace=count > region.k)
         distance = mismatches(panel[~wanted][:, queries].T.astype(np.int8), panel[~wanted])
-        distance[np.arange(count), queries] = distance[np.arange(count), queries ^ 1] = FAR
+        distance[:, self._left_out(region.k, rng)] = FAR
+        distance[np.arange(count), queries] = distance[np.arange(count), queries ^ 1] = 2 * FAR
         chosen = nearest(distance, self._context)
+        if rng.random() < self._config.shuffle:
+            chosen = rng.permuted(chosen, axis=1)
         tokens = tables(panel[:, queries].T.astype(np.int8), panel, chosen)
         return Tables(tokens, wanted, (region.count[columns] / region.k).astype(np.float32))
+
+    def _left_out(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        """The haplotypes (int64) that are not in this draw's pool."""
+        size = round(np.exp(rng.uniform(*np.log(self._config.pool))))
+        return rng.permutation(k)[size + 2 :]  # beside a query and its sister
 
 
 def random_array(region: Region, config: DataConfig, rng: np.random.Generator) -> np.ndarray:

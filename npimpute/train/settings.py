@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..config import made
 from ..engine.checkpoint import load_config, network_config
-from ..engine.network import check_names
 from ..errors import ConfigError
 from .data import DataConfig
 from .loop import LoopConfig
@@ -31,15 +31,5 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
         raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
     if init is None:
         options["model"] = network_config({"architecture": architecture} | model, "model")
-    tables = {name: _made(name, settings, values.get(name, {})) for name, settings in TABLES.items()}
+    tables = {name: made(settings, values.get(name, {}), name) for name, settings in TABLES.items()}
     return TrainConfig(out=out, init=init, **options, **tables)
-
-
-def _made(name: str, settings: type, values: dict[str, Any]):
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name}: a table of settings, not {values!r}")
-    check_names(name, values, settings)
-    try:
-        return settings(**values)
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}") from error
