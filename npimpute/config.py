@@ -32,6 +32,12 @@ def made(settings: type, values: Any, what: str) -> Any:
     return settings(**values)
 
 
+def check_device(device: str | None) -> None:
+    """Raises ConfigError unless it is None or the name of a device that might be there."""
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"--device {device}: choose cpu, cuda, or cuda:N")
+
+
 _KINDS = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "tuple": (tuple, list), "dict": (dict,)}
 _ARTICLES = {
     (int,): "a whole number",
@@ -89,8 +95,7 @@ class RunConfig:
             raise ConfigError(f"--context {self.context}: at least one panel haplotype is needed")
         if self.ne is not None and self.engine != "li-stephens":
             raise ConfigError(f"--ne {self.ne}: --engine {self.engine} has no population size")
-        if self.device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise ConfigError(f"--device {self.device}: choose cpu, cuda, or cuda:N")
+        check_device(self.device)
         if self.device not in (None, "cpu") and self.engine in ("li-stephens", "knn"):
             raise ConfigError(f"--device {self.device}: --engine {self.engine} runs on the CPU")
         if not 0 <= self.min_r2 <= 1:

@@ -91,11 +91,16 @@ def main() -> None:
     except NpimputeError as error:
         _stop(str(error), 2)
     except _Stopped as stopped:
-        _stop("stopped; nothing was written", 128 + stopped.args[0])
+        _stop(f"stopped; {_left()}", 128 + stopped.args[0])
     except (KeyboardInterrupt, click.Abort):
-        _stop("interrupted; nothing was written", 130)
+        _stop(f"interrupted; {_left()}", 130)
     except MemoryError:
         _stop("not enough memory; use a smaller --window, or fewer target samples at a time", 2)
+
+
+def _left() -> str:
+    """What a command that did not end leaves."""
+    return "--resume goes on from the last saved step" if sys.argv[1:2] == ["train"] else "nothing was written"
 
 
 def _stop(message: str, status: int) -> None:

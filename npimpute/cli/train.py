@@ -63,18 +63,13 @@ def command(architecture, config_file, pairs, show_settings, minutes, resume, de
     named = {SHORT[name]: value for name in SHORT if (value := options.pop(name)) is not None}
     values = _settings(config_file, pairs, named)
     # Imported here: torch takes seconds, which a misspelt option need not wait for.
-    import torch
-
     from ..train.settings import train_config
 
-    local = os.environ.get("LOCAL_RANK")
-    if device is None:
-        device = f"cuda:{local or 0}" if torch.cuda.is_available() else "cpu"
     config = train_config(architecture, values, **options)
     if show_settings:
         click.echo(json.dumps(config.settings(), indent=2))
         return
-    _train(config, device, threads, minutes, resume, quiet=local not in (None, "0"))
+    _train(config, device, threads, minutes, resume, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def _train(config, device, threads, minutes, resume, quiet) -> None:

@@ -17,7 +17,7 @@ def r2_by_maf(dosage: np.ndarray, truth: np.ndarray, maf: np.ndarray) -> dict[st
     alleles of each one's squared correlation over people, for those that vary in the truth, 0 where the dosage does
     not vary. NaN where undefined.
 
-    dosage, truth: (r, N) ALT copies of N people. maf: (r,) in the panel.
+    dosage, truth: (r, N) ALT copies of N people, NaN in both where a person does not count. maf: (r,) in the panel.
     """
     dosage, truth = dosage.astype(np.float64), truth.astype(np.float64)
     by_allele = _squared_correlation(dosage, truth)
@@ -36,9 +36,9 @@ def r2_by_maf(dosage: np.ndarray, truth: np.ndarray, maf: np.ndarray) -> dict[st
 
 
 def _squared_correlation(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(r,) float64 over the last axis; NaN where y does not vary, 0 where only x does not."""
-    x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
-    cov, var_x, var_y = (x * y).sum(axis=1), (x * x).sum(axis=1), (y * y).sum(axis=1)
+    """(r,) float64 over the last axis, without NaN; NaN where y does not vary, 0 where only x does not."""
+    x, y = x - np.nanmean(x, axis=1, keepdims=True), y - np.nanmean(y, axis=1, keepdims=True)
+    cov, var_x, var_y = np.nansum(x * y, axis=1), np.nansum(x * x, axis=1), np.nansum(y * y, axis=1)
     r2 = np.where(var_x > LEAST_VARIANCE, cov**2 / np.maximum(var_x * var_y, LEAST_VARIANCE**2), 0.0)
     return np.where(var_y > LEAST_VARIANCE, r2, np.nan)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ..config import made
 from ..context.blocks import BlockSize
@@ -25,7 +25,7 @@ def save_model(path: Path, network: TableNetwork, config: NetworkConfig) -> None
     """Writes both files, each complete before it has its name. Raises InputError where that is not possible."""
     with file_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / CONFIG, {"format": FORMAT, "version": FORMAT_VERSION} | asdict(config))
+        _write_json(path / CONFIG, {"format": FORMAT, "version": FORMAT_VERSION} | asdict(config))
         write_tensors(path / WEIGHTS, network.state_dict())
 
 
@@ -33,13 +33,13 @@ def load_model(path: Path) -> tuple[TableNetwork, NetworkConfig]:
     """The network, on the CPU, and its settings. Raises InputError where it is not a whole model."""
     config = load_config(path)
     network = TableNetwork(config)
-    load_weights(network, path / WEIGHTS)
+    fill(network, _read_tensors(path / WEIGHTS), path / WEIGHTS)
     return network, config
 
 
 def load_config(path: Path) -> NetworkConfig:
     """The settings of the model in directory ``path``."""
-    found = read_json(path / CONFIG)
+    found = _read_json(path / CONFIG)
     if found.pop("format", None) != FORMAT:
         raise InputError(f"{path / CONFIG}: not the settings of a model that 'npimpute train' made")
     if (version := found.pop("version", None)) != FORMAT_VERSION:
@@ -55,9 +55,8 @@ def network_config(found: dict, what: str) -> NetworkConfig:
         raise ConfigError(f"{what}: {error}") from error
 
 
-def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Raises InputError unless the file holds exactly the network's parameters."""
-    tensors = read_tensors(path)
+def fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads the weights that were read from ``path``. Raises InputError unless they are exactly the network's."""
     own = network.state_dict()
     for name in sorted(set(own) | set(tensors)):
         ours, theirs = (tuple(t[name].shape) if name in t else "none" for t in (own, tensors))
@@ -66,14 +65,14 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     network.load_state_dict(tensors)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read as weights ({error})") from error
 
 
-def read_json(path: Path) -> dict:
+def _read_json(path: Path) -> dict:
     try:
         found = json.loads(path.read_text())
     except OSError as error:
@@ -85,13 +84,18 @@ def read_json(path: Path) -> dict:
     return found
 
 
-def write_json(path: Path, values: dict) -> None:
+def _write_json(path: Path, values: dict) -> None:
     temp = temporary(path)
     temp.write_text(json.dumps(values, indent=2) + "\n")
     os.replace(temp, path)
 
 
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """One safetensors file, complete before it has its name. Raises OSError."""
+    whole = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     temp = temporary(path)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temp)
-    os.replace(temp, path)
+    try:
+        temp.write_bytes(whole)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)

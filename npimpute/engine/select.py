@@ -23,7 +23,9 @@ def make_engine(config: RunConfig) -> Engine:
         from .knn import DEFAULT_NEIGHBOURS, KNN
 
         return BlockEngine("knn", KNN(config.context or DEFAULT_NEIGHBOURS), BlockSize(), config.err)
-    device = _device(config)
+    from .device import choose_device
+
+    device = choose_device(config.device, config.threads)
     if config.engine == "logistic":
         from .logistic import LogisticRegression
 
@@ -41,15 +43,3 @@ def _network_engine(name: str, model: Path, context: int | None, device: str, er
     context = context or settings.context
     log.info("%s: model %s, context of %d haplotypes, on %s", name, model, context, device)
     return BlockEngine(name, NetworkPredictor(network, context, device), settings.block, err)
-
-
-def _device(config: RunConfig) -> str:
-    """The device to use, with torch's threads set. Raises ConfigError for one that is not there."""
-    import torch
-
-    torch.set_num_threads(config.threads)
-    if config.device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"--device {config.device}: torch finds no GPU; see 'npimpute doctor'")
-    return config.device

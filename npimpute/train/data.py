@@ -19,8 +19,6 @@ from ..types import Haplotypes
 
 # Beyond any number of mismatches: such a haplotype is never among the nearest.
 FAR = 1 << 40
-# Of a block's typed sites at least so many must exist, or its region is too short to learn from.
-LEAST_TYPED = 2
 
 
 @dataclass(frozen=True)
@@ -131,16 +129,23 @@ class TableSource:
             poor = regions[int(np.argmin(offers))].name
             raise ConfigError(f"data.min_maf {config.min_maf}: no site of {poor} is that frequent")
         self._share = offers / offers.sum()
+        for region in regions:
+            often = region.pos[region.maf >= config.min_typed_maf[1]]
+            if len(often) == 0 or often[-1] - often[0] < 1e3 * config.spacing_kb[1]:
+                raise ConfigError(
+                    f"{region.name}: too short, or too few sites with MAF {config.min_typed_maf[1]} or more, for an "
+                    f"array of one in {config.spacing_kb[1]} kb; lower data.spacing_kb or data.min_typed_maf"
+                )
 
     def draw(self, rng: np.random.Generator, count: int) -> Tables:
         """``count`` queries at one block of one region."""
         region = self._regions[rng.choice(len(self._regions), p=self._share)]
         typed = random_array(region, self._config, rng)
         untyped = np.setdiff1d(np.flatnonzero(region.maf >= self._config.min_maf), typed)
-        if len(typed) < LEAST_TYPED or not len(untyped):
+        if not len(untyped):
             raise ConfigError(
-                f"{region.name}: an array of it has {len(typed)} typed and leaves {len(untyped)} untyped sites; "
-                "lower data.spacing_kb, or train on longer regions"
+                f"{region.name}: an array leaves no untyped site with MAF {self._config.min_maf} or more; raise "
+                "data.spacing_kb"
             )
         first = rng.integers(max(1, len(untyped) - self._size.untyped + 1))
         rows = untyped[first : first + self._size.untyped]

@@ -26,7 +26,7 @@ from torch import Tensor, distributed, nn
 
 from ..errors import ConfigError
 from ..outputs import file_errors
-from .state import METRICS, load_state, save_state
+from .state import METRICS, cut_metrics, load_state, save_state
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +62,10 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "validate_every", "save_every", "log_every"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise ConfigError(f"loop.{name} {getattr(self, name)}: at least 1")
         for name in ("warmup", "weight_decay", "clip", "seed"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"loop.{name} {getattr(self, name)}: at least 0")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"loop.lr {self.lr}: above 0")
@@ -163,6 +163,8 @@ class Trainer:
     def resume(self) -> int:
         """Goes on from the state in ``out``; returns the steps that are done."""
         self._step = load_state(self._out, self._task.network, self._optimizer, self._settings)
+        if self._leads:
+            cut_metrics(self._out / METRICS, self._step)
         return self._step
 
     def run(self, progress: Callable[[int, dict[str, float]], None] = lambda step, metrics: None) -> bool:
@@ -206,15 +208,16 @@ class Trainer:
             for name, value in self._backward(batch, last=i == count - 1, parts=count).items():
                 totals[name] = totals.get(name, 0.0) + value / count
         totals = self._processes.mean(totals, self._device)
-        if not all(math.isfinite(value) for value in totals.values()):
-            raise ConfigError(
-                f"step {self._step + 1}: the loss is not a number; start anew, or from the saved model (--init), "
-                "with a lower --lr or with --precision float32"
-            )
-        norm = nn.utils.clip_grad_norm_(self._task.network.parameters(), config.clip or math.inf)
+        norm = float(nn.utils.clip_grad_norm_(self._task.network.parameters(), config.clip or math.inf))
+        for what, value in (totals | {"gradient": norm}).items():
+            if not math.isfinite(value):
+                raise ConfigError(
+                    f"step {self._step + 1}: the {what} is not a number; start anew, or from the saved model (--init), "
+                    "with a lower --lr or with --precision float32"
+                )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return totals | {"lr": rate, "gradient": float(norm)}
+        return totals | {"lr": rate, "gradient": norm}
 
     def _draw(self, step: int, i: int) -> Any:
         return self._task.draw(np.random.default_rng([self._config.seed, step, i]), self._config.batch)
@@ -243,4 +246,11 @@ class Trainer:
 
     def _write(self, metrics: dict[str, Any]) -> None:
         with file_errors(self._out / METRICS), open(self._out / METRICS, "a") as file:
-            file.write(json.dumps(metrics) + "\n")
+            file.write(json.dumps(_without_nan(metrics), allow_nan=False) + "\n")
+
+
+def _without_nan(values: Any) -> Any:
+    """null for what is not a number: JSON has no other word for it."""
+    if isinstance(values, dict):
+        return {name: _without_nan(value) for name, value in values.items()}
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..engine.checkpoint import load_model
+from ..engine.device import choose_device
 from ..engine.network import NetworkConfig, TableNetwork
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors
@@ -21,7 +22,7 @@ from .data import DataConfig, TableSource, read_regions
 from .loop import LoopConfig, Trainer
 from .objective import ObjectiveConfig
 from .simulate import SimulationConfig, simulate
-from .state import METRICS
+from .state import METRICS, STATE
 from .table_task import TableTask
 from .validate import HeldOut, choose_people, hold_out
 
@@ -82,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 def train(
     config: TrainConfig,
-    device: str = "cpu",
+    device: str | None = None,
     threads: int = 1,
     minutes: float = math.inf,
     resume: bool = False,
@@ -90,15 +91,15 @@ def train(
 ) -> bool:
     """Trains the model into ``config.out``; whether all its steps are done. progress: see ``Trainer.run``.
 
-    threads: of reading and of torch on the CPU. Raises InputError or ConfigError.
+    device: see ``choose_device``. threads: of reading and of torch on the CPU. Raises InputError or ConfigError.
     """
-    if not resume and (config.out / METRICS).exists():
+    if not resume and (config.out / STATE).exists():
         raise InputError(
             f"{config.out}: holds a training run; add --resume to go on with it, or name another directory"
         )
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"--device {device}: torch finds no GPU; see 'npimpute doctor'")
-    torch.set_num_threads(threads)
+    device = choose_device(device, threads)
+    if not minutes >= 0:
+        raise ConfigError(f"--minutes {minutes}: 0 or more")
     torch.manual_seed(config.loop.seed)
     network, model = _network(config)
     regions, held_out = _data(config, threads)
@@ -106,6 +107,8 @@ def train(
     task = TableTask(network, model, source, config.objective, held_out, device)
     with file_errors(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
+        if not resume:  # of a run that ended before it saved anything
+            (config.out / METRICS).unlink(missing_ok=True)
     trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes)
     log.info("%s: %d parameters", model.architecture, sum(p.numel() for p in network.parameters()))
     if resume:

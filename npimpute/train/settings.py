@@ -25,6 +25,8 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
     if unknown := sorted(set(values) - {"model", *TABLES}):
         raise ConfigError(f"no table of settings {', '.join(unknown)}; there are model, {', '.join(TABLES)}")
     model = values.get("model", {})
+    if not isinstance(model, dict) or "architecture" in model:
+        raise ConfigError("model: a table of settings; the architecture is the command's first word, not one of them")
     if init is not None and model:
         raise ConfigError(f"--init {init}: brings its model's settings; do not give {', '.join(sorted(model))}")
     if init is not None and (found := load_config(init).architecture) != architecture:

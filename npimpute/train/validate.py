@@ -53,8 +53,8 @@ def hold_out(
         raise InputError(f"{path}: none of the {len(people)} held-out samples is in it; nothing can be validated there")
     if len(names - people) < 1:
         raise InputError(f"{path}: every sample is held out; no panel is left to impute them from")
-    panel = _first_contig(open_panel(path, None, None, people, threads))
-    truth = _first_contig(open_panel(path, None, people & names, None, threads))
+    panel = _first_contig(open_panel(path, None, None, names & people, threads))
+    truth = _first_contig(open_panel(path, None, names & people, None, threads))
     starts = panel.row_start()
     typed = _typed_sites(panel, starts, config, seed)
     start = max(0, int(np.searchsorted(starts, starts[-1] // 2 - most_rows // 2)))
@@ -89,18 +89,15 @@ def _typed_sites(panel: Haplotypes, starts: np.ndarray, config: DataConfig, seed
 
 def validate(engine: Engine, held_out: list[HeldOut]) -> dict[str, dict[str, float]]:
     """``r2_by_maf`` of the engine's dosages over all the windows together."""
+    people = max(part.truth.shape[1] for part in held_out) // 2
     dosages, truths, mafs = [], [], []
     for part in held_out:
         p = engine.impute(part.window)[:, part.rows].T
-        truth = part.truth[part.rows].astype(np.int64)
-        frequency = (
-            np.bitwise_count(part.window.panel.bits[part.rows]).sum(axis=1, dtype=np.int64) / part.window.panel.k
-        )
-        dosages.append(p[:, ::2] + p[:, 1::2])
-        truths.append(truth[:, ::2] + truth[:, 1::2])
-        mafs.append(np.minimum(frequency, 1 - frequency))
-    people = {d.shape[1] for d in dosages}
-    if len(people) > 1:  # pooled over windows of different people, one person a column
-        dosages, truths = ([x.reshape(-1, 1) for x in values] for values in (dosages, truths))
-        mafs = [np.repeat(m, part.truth.shape[1] // 2) for m, part in zip(mafs, held_out, strict=True)]
+        truth = part.truth[part.rows].astype(np.float64)
+        count, k = np.bitwise_count(part.window.panel.bits[part.rows]).sum(axis=1, dtype=np.int64), part.window.panel.k
+        # Not everybody is in every panel: who is not, does not count there.
+        absent = ((0, 0), (0, people - truth.shape[1] // 2))
+        dosages.append(np.pad(p[:, ::2] + p[:, 1::2], absent, constant_values=np.nan))
+        truths.append(np.pad(truth[:, ::2] + truth[:, 1::2], absent, constant_values=np.nan))
+        mafs.append(np.minimum(count, k - count) / k)
     return r2_by_maf(np.concatenate(dosages), np.concatenate(truths), np.concatenate(mafs))
