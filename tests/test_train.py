@@ -20,7 +20,7 @@ from torch import nn
 
 from npimpute.cli.train import command
 from npimpute.context.blocks import BlockSize
-from npimpute.engine.checkpoint import CONFIG, WEIGHTS, load_model, save_model
+from npimpute.engine.checkpoint import CONFIG, WEIGHTS, load_config, load_model, save_model
 from npimpute.engine.network import NetworkConfig, TableNetwork
 from npimpute.errors import ConfigError, InputError
 from npimpute.train import loop as loop_module
@@ -307,7 +307,7 @@ def model(tmp_path_factory) -> Path:
 
 def test_init_starts_from_a_model_s_weights_and_settings(panel, model, tmp_path):
     tiny_steps = replace(LOOP, steps=1, lr=1e-9, weight_decay=0.0)
-    train(settings(panel, tmp_path / "from", tiny_steps, init=model, model=None))
+    train(settings(panel, tmp_path / "from", tiny_steps, init=model))
     train(settings(panel, tmp_path / "anew", tiny_steps))
     given, ours, others = weights(model), weights(tmp_path / "from"), weights(tmp_path / "anew")
     for name in given:
@@ -324,7 +324,7 @@ def test_the_seed_is_the_weights_too(panel, tmp_path, seed):
 
 
 def test_a_run_from_a_model_is_resumed(panel, model, tmp_path):
-    config = settings(panel, tmp_path / "a", init=model, model=None)
+    config = settings(panel, tmp_path / "a", init=model)
     train(config)
     assert not train(replace(config, out=tmp_path / "b"), minutes=0)
     assert train(replace(config, out=tmp_path / "b"), resume=True)
@@ -337,7 +337,7 @@ def test_weights_of_another_shape_are_refused(panel, model, tmp_path):
     (tmp_path / CONFIG).write_text(json.dumps(found))
     (tmp_path / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes())
     with pytest.raises(InputError, match="weights of another model: .* is .*, the settings say") as refusal:
-        train(settings(panel, tmp_path / "run", init=tmp_path, model=None))
+        train(settings(panel, tmp_path / "run", init=tmp_path, model=load_config(tmp_path)))
     assert "\n" not in str(refusal.value) and not (tmp_path / "run").exists()
 
 
@@ -368,8 +368,6 @@ def test_too_large_a_learning_rate_ends_in_one_line(panel, tmp_path):
     ("options", "message"),
     [
         ({"panels": ()}, "nothing to train on: give --panel, or --simulate"),
-        ({"init": Path("model")}, "a model is made anew, or starts from --init"),
-        ({"model": None}, "a model is made anew, or starts from --init"),
         ({"validate": (Path("v.vcf"),), "hold_out": 0}, "--validate needs people who are not trained on"),
         ({"hold_out": -1}, "--hold-out and --simulate are 0 or more"),
         ({"hold_out_rows": 0}, "--hold-out-rows 1 or more"),
@@ -657,7 +655,7 @@ def test_options_override_set_which_overrides_the_file(tmp_path):
         (["--threads", "0"], ["--threads 0"]),
         (["--hold-out", "16"], ["--hold-out 16"]),
         (["--resume"], [STATE, "cannot be resumed from"]),
-        (["--init", "nowhere"], ["do not give block, body, context"]),
+        (["--init", "nowhere"], ["nowhere", "cannot be read"]),
         (["--map", "nowhere.map"], ["nowhere.map"]),
         (["--panel", "nowhere.vcf"], ["nowhere.vcf"]),
         (["--config", "nowhere.toml"], ["nowhere.toml: cannot be read"]),
@@ -758,7 +756,7 @@ def test_a_file_of_weights_is_no_state(panel, straight, tmp_path):
 def test_a_run_from_a_model_that_was_replaced_is_refused(panel, model, tmp_path):
     torch.manual_seed(1)
     save_model(tmp_path / "model", TableNetwork(TINY), TINY)
-    config = settings(panel, tmp_path / "run", init=tmp_path / "model", model=None)
+    config = settings(panel, tmp_path / "run", init=tmp_path / "model")
     train(config, minutes=0)
     large = replace(TINY, body=BODY | {"d_model": 16})
     save_model(tmp_path / "model", TableNetwork(large), large)

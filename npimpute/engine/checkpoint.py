@@ -33,8 +33,13 @@ def load_model(path: Path) -> tuple[TableNetwork, NetworkConfig]:
     """The network, on the CPU, and its settings. Raises InputError where it is not a whole model."""
     config = load_config(path)
     network = TableNetwork(config)
-    fill(network, _read_tensors(path / WEIGHTS), path / WEIGHTS)
+    load_weights(network, path)
     return network, config
+
+
+def load_weights(network: torch.nn.Module, path: Path) -> None:
+    """Gives ``network`` the weights of the model in directory ``path``. Raises InputError where they do not fit."""
+    fill(network, _read_tensors(path / WEIGHTS), path / WEIGHTS)
 
 
 def load_config(path: Path) -> NetworkConfig:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..engine.checkpoint import load_model
+from ..engine.checkpoint import load_weights
 from ..engine.device import choose_device
 from ..engine.network import NetworkConfig, TableNetwork
 from ..errors import ConfigError, InputError
@@ -36,8 +36,8 @@ class TrainConfig:
     out: the model's directory. panels: files to train on. simulate: how many panels to simulate besides; map: whose
     recombination rates they have, and validation's. validate: panels that are not trained on; without any, those
     trained on. hold_out: people, by name, who are left out of every panel and imputed to validate, some
-    ``hold_out_rows`` sites in each panel; 0 for no validation. init: a model whose weights to start from; then
-    ``model`` must be None.
+    ``hold_out_rows`` sites in each panel; 0 for no validation. init: directory of a model whose weights to start from;
+    ``model`` has its architecture and body.
     """
 
     out: Path
@@ -48,7 +48,7 @@ class TrainConfig:
     hold_out: int = 50
     hold_out_rows: int = 2_000
     init: Path | None = None
-    model: NetworkConfig | None = None
+    model: NetworkConfig = NetworkConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     data: DataConfig = DataConfig()
     loop: LoopConfig = LoopConfig()
@@ -57,8 +57,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.panels and not self.simulate:
             raise ConfigError("nothing to train on: give --panel, or --simulate")
-        if (self.init is None) == (self.model is None):
-            raise ConfigError("a model is made anew, or starts from --init with that model's settings")
         if self.validate and not self.hold_out:
             raise ConfigError("--validate needs people who are not trained on: give --hold-out 1 or more")
         if self.hold_out < 0 or self.hold_out_rows < 1 or self.simulate < 0:
@@ -101,7 +99,9 @@ def train(
     if not minutes >= 0:
         raise ConfigError(f"--minutes {minutes}: 0 or more")
     torch.manual_seed(config.loop.seed)
-    network, model = _network(config)
+    network, model = TableNetwork(config.model), config.model
+    if config.init is not None:
+        load_weights(network, config.init)
     regions, held_out = _data(config, threads)
     source = TableSource(regions, config.data, model.block, model.context)
     task = TableTask(network, model, source, config.objective, held_out, device)
@@ -114,12 +114,6 @@ def train(
     if resume:
         log.info("resumed after step %d of %d", trainer.resume(), config.loop.steps)
     return trainer.run(progress)
-
-
-def _network(config: TrainConfig) -> tuple[TableNetwork, NetworkConfig]:
-    if config.init is not None:
-        return load_model(config.init)
-    return TableNetwork(config.model), config.model
 
 
 def _data(config: TrainConfig, threads: int) -> tuple[list, list[HeldOut]]:

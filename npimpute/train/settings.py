@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,15 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
     model = values.get("model", {})
     if not isinstance(model, dict) or "architecture" in model:
         raise ConfigError("model: a table of settings; the architecture is the command's first word, not one of them")
-    if init is not None and model:
-        raise ConfigError(f"--init {init}: brings its model's settings; do not give {', '.join(sorted(model))}")
-    if init is not None and (found := load_config(init).architecture) != architecture:
-        raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
-    if init is None:
-        options["model"] = network_config({"architecture": architecture} | model, "model")
+    start = {"architecture": architecture}
+    if init is not None:
+        start = asdict(load_config(init))
+        if start["architecture"] != architecture:
+            raise ConfigError(f"--init {init}: its architecture is {start['architecture']}; train that")
+        if "body" in model:
+            raise ConfigError(
+                f"--init {init}: brings its body's settings; only model.context and model.block may differ"
+            )
+    options["model"] = network_config(start | model, "model")
     tables = {name: made(settings, values.get(name, {}), name) for name, settings in TABLES.items()}
     return TrainConfig(out=out, init=init, **options, **tables)
