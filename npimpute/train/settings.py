@@ -31,11 +31,11 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
     start = {"architecture": architecture}
     if init is not None:
         start = asdict(load_config(init))
-        if start["architecture"] != architecture:
-            raise ConfigError(f"--init {init}: its architecture is {start['architecture']}; train that")
+        if (found := start["architecture"]) != architecture:
+            raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
         if "body" in model:
             raise ConfigError(
-                f"--init {init}: brings its body's settings; only model.context and model.block may differ"
+                f"--init {init}: brings its body's settings; only model.context and model.block are free"
             )
     options["model"] = network_config(start | model, "model")
     tables = {name: made(settings, values.get(name, {}), name) for name, settings in TABLES.items()}
