@@ -316,6 +316,14 @@ def test_init_starts_from_a_model_s_weights_and_settings(panel, model, tmp_path)
     assert load_model(tmp_path / "from")[1] == TINY
 
 
+def test_init_takes_other_tables(panel, model, tmp_path):
+    given = ["train", "npssm", "--panel", panel, "--out", tmp_path / "run", "--init", model, "--context", 7]
+    _, printed, _ = run_forked(*given, "--set", 'model.block={"untyped": 5, "typed": 9}', "--show-settings")
+    values = json.loads(printed)["model"]
+    assert (values["context"], values["block"]) == (7, {"untyped": 5, "typed": 9})
+    assert values["body"] == TINY.body
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_seed_is_the_weights_too(panel, tmp_path, seed):
     train(settings(panel, tmp_path, replace(LOOP, steps=1, lr=1e-9, weight_decay=0.0, seed=seed)))
@@ -698,7 +706,7 @@ def test_init_of_another_architecture_is_refused(panel, model, tmp_path):
     given = ["train", "spin", "--panel", panel, "--out", tmp_path / "run", "--init", model]
     expect_refusal(tmp_path, given, "its architecture is npssm; train npssm")
     given[1] = "npssm"
-    expect_refusal(tmp_path, [*given, "--context", 3], "brings its model's settings; do not give context")
+    expect_refusal(tmp_path, [*given, "--set", "model.body.d_model=3"], "brings its body's settings")
     expect_refusal(tmp_path, [*given[:-1], tmp_path], str(tmp_path / CONFIG), "cannot be read")
 
 

@@ -34,9 +34,7 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
         if (found := start["architecture"]) != architecture:
             raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
         if "body" in model:
-            raise ConfigError(
-                f"--init {init}: brings its body's settings; only model.context and model.block are free"
-            )
+            raise ConfigError(f"--init {init}: brings its body's settings; only model.context and model.block are free")
     options["model"] = network_config(start | model, "model")
     tables = {name: made(settings, values.get(name, {}), name) for name, settings in TABLES.items()}
     return TrainConfig(out=out, init=init, **options, **tables)
