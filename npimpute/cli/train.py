@@ -40,13 +40,13 @@ SHORT |= {"seed": "loop.seed", "precision": "loop.precision", "context": "model.
     help="People to leave out of every panel and impute for validation; 0 for none.",
 )
 @click.option("--hold-out-rows", type=int, default=2000, show_default=True, help="Sites of each panel to validate on.")
-@click.option("--init", type=PATH, help="Start from this model's weights and settings.")
+@click.option("--init", type=PATH, help="Start from the weights of this model, whose body this one has.")
 @click.option("--config", "config_file", type=PATH, help="Settings, TOML with tables model, objective, data, loop ...")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="One setting, such as objective.mask=rows.")
 @click.option("--show-settings", is_flag=True, help="Print all settings as they would be used, and stop.")
 @click.option("--steps", type=int, help="Short for --set loop.steps=...")
-@click.option("--batch", type=int, help="Tables at a time.")
-@click.option("--accumulate", type=int, help="Batches a step, over all processes.")
+@click.option("--batch", type=int, help="Tables of a draw.")
+@click.option("--accumulate", type=int, help="Draws a step, over all processes.")
 @click.option("--lr", type=float, help="Learning rate.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="bfloat16: mixed precision.")
 @click.option("--context", type=int, help="Panel haplotypes in a table.")
@@ -80,6 +80,7 @@ def _train(config, device, threads, minutes, resume, quiet) -> None:
 
     level = logging.WARNING if quiet else logging.INFO
     logging.basicConfig(level=level, format="%(levelname).1s %(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("msprime").setLevel(logging.WARNING)
     threads = len(os.sched_getaffinity(0)) if threads is None else threads
     if threads < 1:
         raise ConfigError(f"--threads {threads}: at least one thread is needed")

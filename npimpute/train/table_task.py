@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ..engine.network import NetworkConfig, NetworkPredictor, TableNetwork
 from .data import TableSource
 from .objective import ObjectiveConfig, draw_mask, masked_tokens, total_loss
 from .validate import HeldOut, validate
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class TableTask:
         if not self._held_out:
             return {}
         predictor = NetworkPredictor(self.network, self._config.context, self._device)
-        return validate(BlockEngine(self._config.architecture, predictor, self._config.block), self._held_out)
+        found = validate(BlockEngine(self._config.architecture, predictor, self._config.block), self._held_out)
+        log.info("held-out people: r2 %.4f over %d alleles", found["all"]["pooled"], found["all"]["alleles"])
+        return found
 
     def save(self, path: Path) -> None:
         save_model(path, self.network, self._config)
