@@ -117,6 +117,8 @@ class Processes:
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
             return Processes()
+        if device.startswith("cuda"):
+            torch.cuda.set_device(device)
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         return Processes(distributed.get_rank(), world)
 

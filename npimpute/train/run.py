@@ -17,7 +17,7 @@ from ..engine.network import NetworkConfig, TableNetwork
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors
 from ..panel.genetic_map import read_genetic_map
-from ..panel.panel import Panel, open_panel
+from ..panel.panel import open_panel
 from .data import DataConfig, TableSource, read_regions
 from .loop import LoopConfig, Trainer
 from .objective import ObjectiveConfig
@@ -118,19 +118,14 @@ def train(
 
 def _data(config: TrainConfig, threads: int) -> tuple[list, list[HeldOut]]:
     genetic_map = read_genetic_map(config.map) if config.map else None
-    panels: list[Panel] = [open_panel(path, None, None, None, threads) for path in config.panels]
-    judges = config.validate or config.panels
     people: set[str] = set()
+    held_out = []
     if config.hold_out:
-        opened = [open_panel(path) for path in judges]
-        people = choose_people(opened, config.hold_out, config.loop.seed)
-    held_out = [
-        hold_out(path, people, config.data, config.hold_out_rows, config.loop.seed, genetic_map, threads)
-        for path in judges
-        if people
-    ]
-    panels = [open_panel(path, None, None, people & set(panel.samples), threads) for path, panel in
-              zip(config.panels, panels, strict=True)]  # fmt: skip
+        judges = config.validate or config.panels
+        people = choose_people([open_panel(path) for path in judges], config.hold_out, config.loop.seed)
+        settings = (config.data, config.hold_out_rows, config.loop.seed, genetic_map, threads)
+        held_out = [hold_out(path, people, *settings) for path in judges]
+    panels = (open_panel(path, None, None, people & set(open_panel(path).samples), threads) for path in config.panels)
     simulated = (simulate(config.simulation, config.loop.seed + i, genetic_map) for i in range(config.simulate))
     regions = read_regions([*panels, *simulated])
     for region in regions:
