@@ -68,6 +68,7 @@ class RunConfig:
     device: str | None = None
     ne: float | None = None
     err: float | None = None
+    calibrate: int = 0
     formats: tuple[str, ...] = ("GT", "DS")
     min_r2: float = 0.0
     keep_typed: bool = True
@@ -98,6 +99,8 @@ class RunConfig:
         check_device(self.device)
         if self.device not in (None, "cpu") and self.engine in ("li-stephens", "knn"):
             raise ConfigError(f"--device {self.device}: --engine {self.engine} runs on the CPU")
+        if self.calibrate < 0:
+            raise ConfigError(f"--calibrate {self.calibrate}: a number of panel haplotypes, or 0 for none")
         if not 0 <= self.min_r2 <= 1:
             raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")
         if self.seed < 0:

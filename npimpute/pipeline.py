@@ -15,8 +15,10 @@ import numpy as np
 from .config import RunConfig
 from .context.windows import Window, WindowSize, cut_windows
 from .contigs import contig_key
+from .dosage.calibrate import calibrate
 from .dosage.quality import R2Table, SampleQuality
 from .dosage.stitch import StitchConfig, stitch
+from .engine.base import Engine
 from .engine.select import make_engine
 from .errors import InputError
 from .panel.align import Match
@@ -73,7 +75,7 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
     with _writers(config, targets.samples, contigs) as write:
         for window, contig in _windows(chunks, targets, genetic_map, region, config, summary):
             done = _progress_from(summary, targets, window, progress)
-            p = engine.impute(window, done)
+            p = _imputed(engine, window, config, done)
             for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality):
                 write(dosages)
                 _count(summary, dosages)
@@ -81,6 +83,17 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
         if quality:
             quality.write(config.sample_quality)
     return summary
+
+
+def _imputed(engine: Engine, window: Window, config: RunConfig, progress: Callable[[float], None]) -> np.ndarray:
+    """The engine's probabilities, calibrated where that is asked for, which then takes the later share of the time."""
+    n = window.alleles.shape[1]
+    first = n / (n + config.calibrate)
+    p = engine.impute(window, lambda share: progress(first * share))
+    if config.calibrate:
+        later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
+        calibrate(engine, window, p, config.calibrate, config.seed, later)
+    return p
 
 
 def _sample_list(path: Path | None) -> set[str] | None:

@@ -45,6 +45,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--ne", type=float, help="Effective population size; estimated from the targets if not given.")
 @click.option("--err", type=float, help="Allele mismatch probability; estimated from the targets if not given.")
 @click.option(
+    "--calibrate",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Correct dosages by how N panel haplotypes are imputed when they are hidden; takes as long as N targets.",
+)
+@click.option(
     "--format",
     "formats",
     default="GT,DS",
@@ -80,7 +88,7 @@ PATH = click.Path(path_type=Path)
     type=int,
     default=1,
     show_default=True,
-    help="Chooses the haplotypes that --ne and --err are estimated from, where there are many.",
+    help="Chooses the haplotypes that --ne and --err are estimated from, and those that --calibrate hides.",
 )
 @click.option("--log", type=PATH, help="Also add the log to this file.")
 @click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
