@@ -278,7 +278,7 @@ def test_what_cannot_be_simulated_is_refused():
         simulate(SMALL, -1)
     with pytest.raises(ConfigError, match="hot.map: no 200000 bp"):
         simulate(replace(SMALL, length_mb=0.2), 1, hot_map())
-    for config in (SimulationConfig(3, 1e-6), SimulationConfig(4, 0.005, min_mac=4)):
+    for config in (SimulationConfig(3, 1e-6), SimulationConfig(4, 0.005, min_mac=4, mutation_rate=1e-8)):
         with pytest.raises(ConfigError, match="no site is left"):
             simulate(config, 1)
 
