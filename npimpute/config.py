@@ -32,6 +32,13 @@ def made(settings: type, values: Any, what: str) -> Any:
     return settings(**values)
 
 
+def check_counts(**values: int) -> None:
+    """Raises ConfigError unless all are whole numbers of 1 or more."""
+    for name, value in values.items():
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{name} {value}: a whole number, 1 or more, is needed")
+
+
 def check_device(device: str | None) -> None:
     """Raises ConfigError unless it is None or the name of a device that might be there."""
     if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):

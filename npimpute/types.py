@@ -74,6 +74,14 @@ class Haplotypes:
         """(s+1,) int64: rows row_start[i]:row_start[i+1] belong to site i."""
         return np.concatenate([[0], np.cumsum(self.sites.n_alt())])
 
+    def alleles(self, rows: slice | np.ndarray) -> np.ndarray:
+        """(rows, k) uint8: 1 where a haplotype carries the row's ALT allele."""
+        return np.unpackbits(self.bits[rows], axis=1, count=self.k, bitorder="little")
+
+    def counts(self) -> np.ndarray:
+        """(r,) int64: how many haplotypes carry each row's ALT allele."""
+        return np.bitwise_count(self.bits).sum(axis=1, dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Targets:

@@ -31,6 +31,18 @@ def assert_close(got, wanted, dtype):
     assert (got - wanted).abs().max() <= TOLERANCE[dtype] * wanted.abs().max().clamp(min=1e-3)
 
 
+def assert_same_with_gradients(run, reference_run, inputs, dtype):
+    wanted, got = reference_run(*inputs), run(*inputs)
+    weights = [torch.randn_like(x) for x in wanted]
+    gradients = []
+    for outputs in (wanted, got):
+        loss = sum((x * w).sum() for x, w in zip(outputs, weights, strict=True))
+        gradients.append(torch.autograd.grad(loss, inputs))
+    for pair in (*zip(got, wanted, strict=True), *zip(gradients[1], gradients[0], strict=True)):
+        if pair[0].numel():
+            assert_close(*(x.detach() for x in pair), dtype)
+
+
 def test_the_loop_is_the_closed_form():
     u, delta, A, B, C, h0 = example((2, 6, 3, 2))
     y, h = reference.selective_scan(u, delta, A, B, C, h0)
@@ -47,14 +59,7 @@ def test_the_loop_is_the_closed_form():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_numba_equals_the_loop_forward_and_backward(shape, dtype):
     inputs = [x.requires_grad_() for x in example(shape, dtype)]
-    wanted, got = reference.selective_scan(*inputs), cpu.selective_scan(*inputs)
-    weights = [torch.randn_like(x) for x in wanted]
-    gradients = []
-    for outputs in (wanted, got):
-        loss = sum((x * w).sum() for x, w in zip(outputs, weights, strict=True))
-        gradients.append(torch.autograd.grad(loss, inputs))
-    for pair in (*zip(got, wanted, strict=True), *zip(gradients[1], gradients[0], strict=True)):
-        assert_close(*(x.detach() for x in pair), dtype)
+    assert_same_with_gradients(cpu.selective_scan, reference.selective_scan, inputs, dtype)
 
 
 def test_numba_gradients_are_those_of_finite_differences():
@@ -132,15 +137,7 @@ def test_numba_convolution_equals_the_loop_forward_and_backward(length, width, d
     g = torch.Generator().manual_seed(length)
     sizes = [(3, length, 5), (5, width), (5,), (3, width - 1, 5)]
     inputs = [torch.randn(size, generator=g, dtype=dtype).requires_grad_() for size in sizes]
-    wanted, got = reference.causal_conv(*inputs), cpu.causal_conv(*inputs)
-    weights = [torch.randn_like(x) for x in wanted]
-    gradients = []
-    for outputs in (wanted, got):
-        loss = sum((x * w).sum() for x, w in zip(outputs, weights, strict=True))
-        gradients.append(torch.autograd.grad(loss, inputs))
-    for pair in (*zip(got, wanted, strict=True), *zip(gradients[1], gradients[0], strict=True)):
-        if pair[0].numel():
-            assert_close(*(x.detach() for x in pair), dtype)
+    assert_same_with_gradients(cpu.causal_conv, reference.causal_conv, inputs, dtype)
 
 
 def test_numba_convolution_without_bias_or_state():

@@ -474,7 +474,7 @@ def test_the_engine_is_the_one_that_was_asked_for(tmp_path, saved):
 
 
 def test_a_model_of_another_architecture_is_named(tmp_path, saved):
-    with pytest.raises(ConfigError, match=f"^--model {saved()}: its architecture is npssm; give --engine spin's own"):
+    with pytest.raises(ConfigError, match=f"^--model {saved()}: is of another engine; use --engine npssm"):
         make_engine(config(tmp_path, engine="spin", model=saved(), device="cpu"))
 
 

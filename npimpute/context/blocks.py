@@ -54,9 +54,8 @@ def cut_blocks(window: Window, size: BlockSize) -> Iterator[Block]:
     """
     starts = window.panel.row_start()
     site = np.repeat(np.arange(len(window.panel.sites)), np.diff(starts))
-    is_typed = np.zeros(len(site), bool)
-    typed = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in window.typed])
-    is_typed[typed] = True
+    is_typed = window.typed_rows()
+    typed = np.flatnonzero(is_typed)
     queries = row_alleles(window, starts)
     own = np.arange(starts[window.start], starts[window.stop])
     untyped = own[~is_typed[own]]
@@ -97,5 +96,4 @@ def _block(window: Window, typed: np.ndarray, queries: np.ndarray, rows: np.ndar
     known[:, np.searchsorted(columns, typed[around])] = queries[:, around]
     wanted = np.isin(columns, rows)
     known[:, wanted] = UNKNOWN
-    panel = np.unpackbits(window.panel.bits[columns], axis=1, count=window.panel.k, bitorder="little")
-    return Block(columns, panel, known, wanted)
+    return Block(columns, window.panel.alleles(columns), known, wanted)

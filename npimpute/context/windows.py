@@ -35,6 +35,10 @@ class Window:
     span: tuple[int, int]
     kind: np.ndarray
 
+    def typed_rows(self) -> np.ndarray:
+        """(r,) bool: the panel's rows that belong to typed sites."""
+        return np.repeat(np.isin(np.arange(len(self.panel.sites)), self.typed), np.diff(self.panel.row_start()))
+
 
 @dataclass(frozen=True)
 class WindowSize:

@@ -62,10 +62,7 @@ def calibrate(
     if len(window.typed) == 0 or window.panel.k < 4:
         return
     sums = self_impute(engine, window, haplotypes, seed, progress)
-    starts = window.panel.row_start()
-    untyped = np.ones(starts[-1], bool)
-    for site in window.typed:
-        untyped[starts[site] : starts[site + 1]] = False
+    untyped = ~window.typed_rows()
     slope = np.where(untyped, sums.slope(), 1)
     offset = np.where(untyped, sums.y - slope * sums.x, 0) / sums.n
     for row in p:
@@ -86,7 +83,7 @@ def self_impute(
         columns = np.stack([2 * hidden, 2 * hidden + 1], axis=1).ravel()
         p = engine.impute(_without(window, columns))
         for rows in _row_parts(window.panel):
-            sums.add(p[:, rows], _unpacked(window.panel, rows)[:, columns], rows)
+            sums.add(p[:, rows], window.panel.alleles(rows)[:, columns], rows)
         sums.n += len(columns)
         progress(done / len(turns))
     return sums
@@ -104,18 +101,13 @@ def _without(window: Window, columns: np.ndarray) -> Window:
     panel = window.panel
     starts = panel.row_start()
     kept = np.delete(np.arange(panel.k), columns)
-    parts = (_unpacked(panel, rows)[:, kept] for rows in _row_parts(panel))
+    parts = (panel.alleles(rows)[:, kept] for rows in _row_parts(panel))
     bits = np.concatenate([np.packbits(part, axis=1, bitorder="little") for part in parts])
     alleles = np.zeros((len(window.typed), len(columns)), np.int8)
     for codes, site in zip(alleles, window.typed, strict=True):
-        carried = _unpacked(panel, slice(starts[site], starts[site + 1]))[:, columns]
+        carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
         codes[:] = (carried * np.arange(1, len(carried) + 1)[:, None]).sum(axis=0)
     return replace(window, panel=Haplotypes(panel.sites, bits, len(kept)), alleles=alleles)
-
-
-def _unpacked(panel: Haplotypes, rows: slice) -> np.ndarray:
-    """(rows, k) uint8."""
-    return np.unpackbits(panel.bits[rows], axis=1, count=panel.k, bitorder="little")
 
 
 def _row_parts(panel: Haplotypes) -> Iterator[slice]:

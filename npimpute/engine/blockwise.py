@@ -37,8 +37,7 @@ class BlockEngine:
 
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``; rows of the flanks, and all where no site is typed, get the panel's frequencies."""
-        counts = np.bitwise_count(window.panel.bits).sum(axis=1, dtype=np.int64)
-        p = np.tile((counts / window.panel.k).astype(np.float32), (window.alleles.shape[1], 1))
+        p = np.tile((window.panel.counts() / window.panel.k).astype(np.float32), (window.alleles.shape[1], 1))
         if len(window.typed) == 0:
             return p
         starts = window.panel.row_start()

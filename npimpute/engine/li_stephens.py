@@ -84,8 +84,7 @@ class LiStephens:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
         n = window.alleles.shape[1]
         if len(window.typed) == 0:
-            counts = np.bitwise_count(window.panel.bits).sum(axis=1, dtype=np.int64)
-            return np.tile((counts / window.panel.k).astype(np.float32), (n, 1))
+            return np.tile((window.panel.counts() / window.panel.k).astype(np.float32), (n, 1))
         rows = window.panel.row_start()
         typed_rows = np.stack([rows[window.typed], rows[window.typed + 1]], axis=1)
         typed = _compress(window, typed_rows)
@@ -219,8 +218,7 @@ def _compress(window: Window, typed_rows: np.ndarray) -> _Compressed:
     codes = np.zeros((len(typed_rows), k), np.uint8)
     for alt in range(int(np.diff(typed_rows).max())):
         has = np.flatnonzero(np.diff(typed_rows)[:, 0] > alt)
-        carried = np.unpackbits(window.panel.bits[typed_rows[has, 0] + alt], axis=1, count=k, bitorder="little")
-        codes[has] += carried * np.uint8(alt + 1)
+        codes[has] += window.panel.alleles(typed_rows[has, 0] + alt) * np.uint8(alt + 1)
     return _compressed(window.cm[window.typed], codes)
 
 

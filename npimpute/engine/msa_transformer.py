@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import check_counts
 from ..errors import ConfigError
 
 # Heads are padded to a multiple of this many channels: others do not suit every fused attention kernel of CUDA, and
@@ -33,9 +34,7 @@ def check_sizes(d_model: int, n_heads: int, dropout: float, **sizes: int) -> Non
 
     Raises ConfigError.
     """
-    for name, value in {"d_model": d_model, "n_heads": n_heads, **sizes}.items():
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{name} {value}: a whole number, 1 or more, is needed")
+    check_counts(d_model=d_model, n_heads=n_heads, **sizes)
     if d_model % n_heads:
         raise ConfigError(f"n_heads {n_heads}: the heads share d_model {d_model} equally, so they must divide it")
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:

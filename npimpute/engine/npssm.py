@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..config import check_counts
 from ..errors import ConfigError
 from ..layers import BiMamba
 
@@ -45,10 +46,7 @@ class NPSSMConfig:
     order: str = "attr-data"
 
     def __post_init__(self) -> None:
-        sizes = {"d_model": self.d_model, "n_layers": self.n_layers, "d_state": self.d_state, "d_conv": self.d_conv}
-        for name, size in (sizes | {"expand": self.expand}).items():
-            if size < 1:
-                raise ConfigError(f"{name} {size}: at least 1")
+        check_counts(**{name: getattr(self, name) for name in ("d_model", "n_layers", "d_state", "d_conv", "expand")})
         if self.order not in ORDERS:
             raise ConfigError(f"order {self.order}: choose from {', '.join(ORDERS)}")
 

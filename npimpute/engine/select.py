@@ -39,7 +39,7 @@ def _network_engine(name: str, model: Path, context: int | None, device: str, er
 
     network, settings = load_model(model)
     if settings.architecture != name:
-        raise ConfigError(f"--model {model}: its architecture is {settings.architecture}; give --engine {name}'s own")
+        raise ConfigError(f"--model {model}: is of another engine; use --engine {settings.architecture}")
     context = context or settings.context
     log.info("%s: model %s, context of %d haplotypes, on %s", name, model, context, device)
     return BlockEngine(name, NetworkPredictor(network, context, device), settings.block, err)

@@ -59,17 +59,15 @@ def hold_out(
     typed = _typed_sites(panel, starts, config, seed)
     start = max(0, int(np.searchsorted(starts, starts[-1] // 2 - most_rows // 2)))
     stop = min(int(np.searchsorted(starts, starts[start] + most_rows)), len(panel.sites))
-    alleles = np.unpackbits(truth.bits, axis=1, count=truth.k, bitorder="little")
-    is_typed = np.isin(np.arange(len(panel.sites)), typed)
-    own = np.repeat(
-        (np.arange(len(is_typed)) >= start) & (np.arange(len(is_typed)) < stop) & ~is_typed, np.diff(starts)
-    )
-    if not own.any() or not len(typed):
-        raise InputError(f"{path}: {len(typed)} typed and {own.sum()} untyped sites; nothing can be validated there")
+    alleles = truth.alleles(slice(None))
     cm = (genetic_map or constant_rate(1.0)).to_cm(panel.sites.contig, panel.sites.pos)
     codes = alleles[starts[typed]].astype(np.int8)
     window = Window(panel, cm, typed, codes, start, stop, (0, 0), np.empty(0, np.uint8))
-    return HeldOut(window, alleles, np.flatnonzero(own))
+    rows = np.arange(starts[start], starts[stop])
+    rows = rows[~window.typed_rows()[rows]]
+    if not len(rows) or not len(typed):
+        raise InputError(f"{path}: {len(typed)} typed and {len(rows)} untyped sites; nothing can be validated there")
+    return HeldOut(window, alleles, rows)
 
 
 def _first_contig(panel: Panel) -> Haplotypes:
@@ -94,7 +92,7 @@ def validate(engine: Engine, held_out: list[HeldOut]) -> dict[str, dict[str, flo
     for part in held_out:
         p = engine.impute(part.window)[:, part.rows].T
         truth = part.truth[part.rows].astype(np.float64)
-        count, k = np.bitwise_count(part.window.panel.bits[part.rows]).sum(axis=1, dtype=np.int64), part.window.panel.k
+        count, k = part.window.panel.counts()[part.rows], part.window.panel.k
         # Not everybody is in every panel: who is not, does not count there.
         absent = ((0, 0), (0, people - truth.shape[1] // 2))
         dosages.append(np.pad(p[:, ::2] + p[:, 1::2], absent, constant_values=np.nan))
