@@ -117,11 +117,13 @@ class TableSource:
     """
 
     def __init__(self, regions: list[Region], config: DataConfig, size: BlockSize, context: int):
+        if config.pool[0] < context:
+            raise ConfigError(f"context of {context} haplotypes: data.pool may have {config.pool[0]}; raise that")
         for region in regions:
-            if min(region.k - 2, config.pool[0]) < context:
+            if region.k - 2 < context:
                 raise ConfigError(
-                    f"context of {context} haplotypes: {region.name} has {region.k}, a pool {config.pool[0]}, and "
-                    "a query and its sister are not context; lower it or train on larger panels"
+                    f"context of {context} haplotypes: {region.name} has {region.k}, of which a query and its sister "
+                    "are not context; lower it or train on larger panels"
                 )
         self._regions, self._config, self._size, self._context = regions, config, size, context
         offers = np.array([np.count_nonzero(region.maf >= config.min_maf) for region in regions], float)
