@@ -8,7 +8,7 @@ from conftest import impute, matrix, read_rows, same_files
 from test_blocks import dense, make_window
 
 from npimpute.config import RunConfig
-from npimpute.dosage import calibrate as module
+from npimpute.context import hidden
 from npimpute.dosage.calibrate import PRIOR, calibrate, self_impute
 from npimpute.engine.li_stephens import LiStephens
 from npimpute.errors import ConfigError
@@ -77,7 +77,7 @@ def test_as_many_are_hidden_as_asked_for(asked, hidden):
 
 
 def test_sums_and_slope_are_the_regression(monkeypatch):
-    monkeypatch.setattr(module, "UNPACKED_BYTES", 200)  # a few rows at a time
+    monkeypatch.setattr(hidden, "UNPACKED_BYTES", 200)  # a few rows at a time
     window = many_alleles()
     rng = np.random.default_rng(0)
     noise = {}

@@ -24,7 +24,8 @@ from conftest import (
 )
 
 from npimpute.context.windows import WindowSize, cut_windows
-from npimpute.engine import li_stephens
+from npimpute.engine import parameters
+from npimpute.engine.li_stephens import LiStephens
 from npimpute.panel.genetic_map import read_genetic_map
 from npimpute.panel.panel import open_panel
 from npimpute.vcf.read import read_targets
@@ -117,7 +118,7 @@ def test_the_same_input_gives_the_same_bits_each_time(data, n_samples):
     targets = read_targets(data.chip).by_contig["20"]
     chunks, genetic_map = open_panel(data.ref, None, wanted), read_genetic_map(data.map)
     window = next(cut_windows(chunks, targets, genetic_map, WindowSize(20.0, 2.0)))
-    engine = li_stephens.LiStephens(**GIVEN)
+    engine = LiStephens(**GIVEN)
     # Scratch memory comes to lie at other addresses when more is in use.
     results, in_use = set(), []
     for size in range(20):
@@ -252,7 +253,7 @@ def test_one_given_parameter_is_used_as_given_while_the_other_is_estimated(data,
 
 
 def test_seed_chooses_the_haplotypes_that_are_estimated_from(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(li_stephens, "ESTIMATE_HAPLOTYPES", (2, 2))
+    monkeypatch.setattr(parameters, "MOST_PEOPLE", 1)
     files = [impute(data, tmp_path / f"{i}.vcf.gz", ne=None, err=None, seed=s) for i, s in enumerate((5, 5, 6))]
     assert same_files(files[0], files[1])
     assert not same_files(files[0], files[2])

@@ -7,21 +7,19 @@ genotypes are often wrong, or which mutated more than once, an imputed copy is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 
+from ..context.hidden import hide, row_parts
 from ..context.windows import Window
 from ..engine.base import Engine
-from ..types import Haplotypes
 
 # Of the panel's people at most one in so many is hidden at a time, and no more than MOST_HIDDEN.
 FOLDS, MOST_HIDDEN = 10, 250
 # A slope of 1 counts as much as a site where imputed probabilities of hidden haplotypes have this sum of squared
 # deviations, about that many carriers; measured best between 2 and 8.
 PRIOR = 4.0
-UNPACKED_BYTES = 32 << 20
 
 
 class SelfImputed:
@@ -80,9 +78,9 @@ def self_impute(
     sums = SelfImputed(len(window.panel.bits))
     turns = _turns(window.panel.k // 2, haplotypes // 2, seed)
     for done, hidden in enumerate(turns, 1):
-        columns = np.stack([2 * hidden, 2 * hidden + 1], axis=1).ravel()
-        p = engine.impute(_without(window, columns))
-        for rows in _row_parts(window.panel):
+        part, columns = hide(window, hidden)
+        p = engine.impute(part)
+        for rows in row_parts(window.panel):
             sums.add(p[:, rows], window.panel.alleles(rows)[:, columns], rows)
         sums.n += len(columns)
         progress(done / len(turns))
@@ -94,23 +92,3 @@ def _turns(people: int, hidden: int, seed: int) -> list[np.ndarray]:
     chosen = np.random.default_rng(seed).permutation(people)[: max(1, hidden)]
     at_once = max(1, min(people // FOLDS, MOST_HIDDEN))
     return [np.sort(chosen[first : first + at_once]) for first in range(0, len(chosen), at_once)]
-
-
-def _without(window: Window, columns: np.ndarray) -> Window:
-    """The window without these haplotypes in its panel, and with them as targets."""
-    panel = window.panel
-    starts = panel.row_start()
-    kept = np.delete(np.arange(panel.k), columns)
-    parts = (panel.alleles(rows)[:, kept] for rows in _row_parts(panel))
-    bits = np.concatenate([np.packbits(part, axis=1, bitorder="little") for part in parts])
-    alleles = np.zeros((len(window.typed), len(columns)), np.int8)
-    for codes, site in zip(alleles, window.typed, strict=True):
-        carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
-        codes[:] = (carried * np.arange(1, len(carried) + 1)[:, None]).sum(axis=0)
-    return replace(window, panel=Haplotypes(panel.sites, bits, len(kept)), alleles=alleles)
-
-
-def _row_parts(panel: Haplotypes) -> Iterator[slice]:
-    step = max(1, UNPACKED_BYTES // panel.k)
-    for first in range(0, len(panel.bits), step):
-        yield slice(first, first + step)

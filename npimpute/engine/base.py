@@ -17,6 +17,11 @@ def check_error_rate(err: float | None) -> None:
         raise ConfigError(f"--err {err}: the error rate must lie between 0 and 0.5")
 
 
+def panel_frequencies(window: Window) -> np.ndarray:
+    """(n, r) float32: the share of the panel's haplotypes that carry each row's ALT allele, for every target alike."""
+    return np.tile((window.panel.counts() / window.panel.k).astype(np.float32), (window.alleles.shape[1], 1))
+
+
 class Engine(Protocol):
     """Imputes one window at a time; windows of a contig come in order."""
 

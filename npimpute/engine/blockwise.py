@@ -10,7 +10,7 @@ import numpy as np
 
 from ..context.blocks import Block, BlockSize, cut_blocks
 from ..context.windows import Window
-from .base import check_error_rate
+from .base import check_error_rate, panel_frequencies
 
 ERROR_RATE = 1e-3  # of an observed allele, as Li-Stephens starts from
 
@@ -37,7 +37,7 @@ class BlockEngine:
 
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``; rows of the flanks, and all where no site is typed, get the panel's frequencies."""
-        p = np.tile((window.panel.counts() / window.panel.k).astype(np.float32), (window.alleles.shape[1], 1))
+        p = panel_frequencies(window)
         if len(window.typed) == 0:
             return p
         starts = window.panel.row_start()

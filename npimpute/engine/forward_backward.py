@@ -17,6 +17,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from .ranking import Ranking, add_to_ranks, take_ranks
 from .tables import Blocks, Cells, Model, Queries, Scratch
 
 # A haplotype with less posterior than both of these is left out of a dosage and its share given to the others:
@@ -114,9 +115,9 @@ def _group_layout(blocks, i):
 
 
 @_jit
-def _forward_block(blocks, i, start, size, observed, model, work):
+def _forward_block(blocks, i, start, size, observed, model, work, scales):
     """Fills ``forward`` through block i from ``entering``, each site as after its emission; ``between`` is then as
-    after the switch into the next block."""
+    after the switch into the next block. scales: (t,) receives what each site was multiplied with, (0,) nothing."""
     n, k = len(size), len(work.spelled)
     _group_sums(work.entering[i], start, work.sums[0])
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
@@ -129,17 +130,19 @@ def _forward_block(blocks, i, start, size, observed, model, work):
         _emit(here, observed[t], model, between_m, between_c, m, c)
         if t + 1 < len(observed):
             scale, rho = np.float32(1) / _mass(work.sums[0], size, m, c), model.switch[t + 1]
+            if len(scales):
+                scales[t] = scale
             _switch(m, c, (np.float32(1) - rho) * scale, rho / np.float32(k), between_m, between_c)
 
 
 @_jit_inline
-def _forward(blocks, observed, model, work):
+def _forward(blocks, observed, model, work, scales):
     """Fills ``entering`` for every block."""
     k = len(work.spelled)
     _fill(work.entering[0], np.float32(1) / np.float32(k))
     for i in range(len(blocks.order) - 1):
         start, size = _group_layout(blocks, i)
-        _forward_block(blocks, i, start, size, observed, model, work)
+        _forward_block(blocks, i, start, size, observed, model, work, scales)
         _spell_out(work.entering[i], start, work.between[0, : len(size)], work.between[1, : len(size)], work.spelled)
         source = blocks.from_previous[i + 1]
         for p in range(k):
@@ -171,7 +174,7 @@ def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
 
 
 @_jit_inline
-def _backward_groups(i, queries, observed, blocks, start, size, model, work, out):
+def _backward_groups(i, queries, observed, blocks, start, size, model, work, scales, out):
     """Fills ``backward`` and ``z`` through block i from its right end, and the leave-one-out probabilities into
     ``out``; ``spelled`` is then what enters block i - 1 from the right."""
     n, k = len(size), len(work.leaving)
@@ -185,12 +188,16 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, out
         row, end = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
         loo, m, c = work.alleles[: end - row + 1], work.forward[0, s, :n], work.forward[1, s, :n]
         work.z[s] = _leave_one_out(here, observed[t], model.err, m, c, mb, cb, size, work, loo)
+        if scales.shape[1]:
+            scales[2, t] = np.float32(1) / work.z[s]
         for a in range(end - row):
             out[row + a] = loo[a + 1]
         if t:
             between_m, between_c = work.between[0, :n], work.between[1, :n]
             _emit(here, observed[t], model, mb, cb, between_m, between_c)
             scale, rho = np.float32(1) / _mass(work.sums[1], size, between_m, between_c), model.switch[t]
+            if scales.shape[1]:
+                scales[1, t] = scale
             left_m, left_c = work.backward[0, s, :n], work.backward[1, s, :n]
             _switch(between_m, between_c, (np.float32(1) - rho) * scale, rho / np.float32(k), left_m, left_c)
     if i:
@@ -303,7 +310,7 @@ def _spell_classes(cell, cells, fraction, work, out):
 
 
 @_jit_inline
-def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, out):
+def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size, ranked, out):
     """ALT probabilities of the untyped rows after each of the typed sites first..last-1, all of block i (and, at the
     first typed site of all, before it). Stretches come from right to left."""
     begin, here, after = blocks.site_start[i], work.n_who[2], 1 - work.n_who[2]
@@ -313,6 +320,10 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, out):
         left, right = work.weight[here, t % 2], work.weight[here, (t + 1) % 2]
         if t >= 0:
             _weigh_likely(t - begin, n_active, left, work)
+            if ranked.shape[1]:
+                add_to_ranks(who, left, work.rank[0])
+                if t % size == 0:
+                    take_ranks(work.rank[0], work.rank[1], ranked[t // size])
         for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
             if t >= 0 and t + 1 < last:
                 _pour(who, left, right, cells.classes, cell, work.mass)
@@ -326,17 +337,18 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, out):
 
 
 @_jit_inline
-def _backward_block(i, queries, observed, blocks, cells, model, work, out):
+def _backward_block(i, queries, observed, blocks, cells, model, work, size, ranked, scales, out):
     """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
-    start, size = _group_layout(blocks, i)
-    _forward_block(blocks, i, start, size, observed, model, work)
+    start, group_size = _group_layout(blocks, i)
+    _forward_block(blocks, i, start, group_size, observed, model, work, scales[0])
     _group_sums(work.leaving, start, work.sums[1])
     _group_products(work.entering[i], work.leaving, start, work.sums[2], work.sums[3], work.sums[4])
-    _backward_groups(i, queries, observed, blocks, start, size, model, work, out)
+    _backward_groups(i, queries, observed, blocks, start, group_size, model, work, scales, out)
     if len(cells.row_start):
         first, last = blocks.site_start[i], blocks.site_start[i + 1]
         for stop in range(last, first, -STRETCH):
-            _untyped_stretch(i, blocks, start, max(first, stop - STRETCH), stop, cells, queries.fraction, work, out)
+            low = max(first, stop - STRETCH)
+            _untyped_stretch(i, blocks, start, low, stop, cells, queries.fraction, work, size, ranked, out)
     if i:
         target = blocks.from_previous[i]
         for p in range(len(target)):
@@ -344,25 +356,32 @@ def _backward_block(i, queries, observed, blocks, cells, model, work, out):
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
-def _impute_range(first, last, queries, blocks, cells, model, work, out):
+def _impute_range(first, last, queries, blocks, cells, model, ranking, work, out):
     queries, blocks, cells = Queries(*queries), Blocks(*blocks), Cells(*cells)
-    model, work = Model(*model), Scratch(*work)
+    model, ranking, work = Model(*model), Ranking(*ranking), Scratch(*work)
     for q in range(first, last):
-        observed = queries.observed[q]
-        _forward(blocks, observed, model, work)
+        observed, ranked, scales = queries.observed[q], ranking.haplotypes[q], ranking.scale[q]
+        _forward(blocks, observed, model, work, scales[0])
         _fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
         _fill(work.n_who, 0)
         for i in range(len(blocks.order) - 1, -1, -1):
-            _backward_block(i, queries, observed, blocks, cells, model, work, out[q])
+            _backward_block(i, queries, observed, blocks, cells, model, work, ranking.size, ranked, scales, out[q])
 
 
 def impute_range(
-    first: int, last: int, queries: Queries, blocks: Blocks, cells: Cells, model: Model, out: np.ndarray
+    first: int,
+    last: int,
+    queries: Queries,
+    blocks: Blocks,
+    cells: Cells,
+    model: Model,
+    ranking: Ranking,
+    out: np.ndarray,
 ) -> None:
     """Imputes target haplotypes first..last-1 of one window; releases the GIL.
 
     out: (n, r) float32, receives ALT probabilities; at the rows of typed sites the leave-one-out ones. With no
-    cells only the latter.
+    cells only the latter. ranking: receives what it asks for, with cells only.
     """
-    tables = [tuple(table) for table in (queries, blocks, cells, model, Scratch.of(blocks))]
+    tables = [tuple(table) for table in (queries, blocks, cells, model, ranking, Scratch.of(blocks))]
     _impute_range(first, last, *tables, out)

@@ -93,6 +93,7 @@ class Scratch(NamedTuple):
     weight: np.ndarray  # (2, 2, k) posterior of each stretch's likely haplotypes, at even and odd typed sites
     mass: np.ndarray  # (k, 8) posterior per class of a cell, left and right in four lanes; all 0 between calls
     rows: np.ndarray  # (rows, 2) ALT probability per row of a cell, left and right
+    rank: np.ndarray  # (2, k) sum of each haplotype's posterior over a ranking's typed sites; the highest sums
 
     @staticmethod
     def of(blocks: Blocks) -> Scratch:
@@ -103,6 +104,7 @@ class Scratch(NamedTuple):
             "entering": (b, k), "leaving": (k,), "spelled": (k,), "forward": (2, sites, groups),
             "backward": (2, sites + 1, groups), "between": (2, groups), "z": (sites,), "sums": (6, groups),
             "alleles": (256,), "most": (4, groups), "xy": (2, k), "weight": (2, 2, k), "mass": (k, 8), "rows": (256, 2),
+            "rank": (2, k),
         }  # fmt: skip
         numbers = {"n_who": 3, "active": groups, "active_start": groups + 1}
         return Scratch(

@@ -1,0 +1,138 @@
+"""What the Li-Stephens pass knows of a window, and how each target copies from its likeliest haplotypes.
+
+Sequences are cut along the typed sites: one for each target and stretch of ``size`` typed sites, with the site after
+the stretch and a flank on either side, and in it the m haplotypes with the most posterior over the stretch. Their
+forward and backward probabilities are those of the model over all haplotypes, exactly: with the factors that each site
+was scaled with, one haplotype's follow from its own alleles alone.
+
+Axes: q sequences, m haplotypes, t columns (typed sites of a sequence).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from .passes import Prepared, observed_probability
+from .ranking import Ranking
+from .tables import Model
+
+# Features of a haplotype at a typed site: log posterior, log forward, log backward probability, and whether it has the
+# target's allele (0 where that is missing).
+HAPLOTYPE_FEATURES = 4
+# Features of a typed site: log frequency of the target's allele, log cM to the site before and to the one after,
+# minus log leave-one-out probability of the allele, whether it is missing, whether the column is a site at all.
+SITE_FEATURES = 6
+LOG_SCALE = np.float32(0.25)
+FLOOR, NEAR_CM = np.float32(1e-7), np.float32(1e-5)
+
+
+class Copying(NamedTuple):
+    """p: (n, r) float32, what ``run_passes`` made of ``prepared`` at the parameters of ``model``."""
+
+    p: np.ndarray
+    prepared: Prepared
+    model: Model
+    ranking: Ranking
+
+
+class Sequences(NamedTuple):
+    """Targets first..last-1 of a window, stretch by stretch: q = target x stretch.
+
+    haplotypes: (q, m) int32. haplotype: (q, m, t, 4), site: (q, t, 6), posterior: (q, m, t), all float32. Column
+    ``flank`` is the stretch's first typed site; columns beyond the window's ends are all 0.
+    """
+
+    haplotypes: np.ndarray
+    haplotype: np.ndarray
+    site: np.ndarray
+    posterior: np.ndarray
+
+
+def sequences(copying: Copying, first: int, last: int, flank: int) -> Sequences:
+    """The sequences of targets first..last-1; releases the GIL."""
+    ranking, prepared = copying.ranking, copying.prepared
+    n, w, m = last - first, *ranking.haplotypes.shape[1:]
+    columns = ranking.size + 1 + 2 * flank
+    out = Sequences(
+        ranking.haplotypes[first:last].reshape(n * w, m),
+        np.zeros((n * w, m, columns, HAPLOTYPE_FEATURES), np.float32),
+        np.zeros((n * w, columns, SITE_FEATURES), np.float32),
+        np.zeros((n * w, m, columns), np.float32),
+    )
+    per_site = _per_site(copying, first, last)
+    haplotypes = np.ascontiguousarray(prepared.codes.T)
+    known = (prepared.queries.observed, haplotypes, *copying.model, tuple(ranking), per_site)
+    _fill_sequences(first, last, *known, flank, tuple(out))
+    return out
+
+
+def _per_site(copying: Copying, first: int, last: int) -> np.ndarray:
+    """(n, t, 5) float32: ``SITE_FEATURES`` but the last."""
+    prepared = copying.prepared
+    observed = prepared.queries.observed[first:last]
+    missing = observed < 0
+    t, k = prepared.codes.shape
+    share = np.stack([np.bincount(site, minlength=256) for site in prepared.codes]) / k
+    frequency = share[np.arange(t), np.maximum(observed, 0)]
+    expected = observed_probability(copying.p[first:last], prepared.queries, first)
+    gap = np.log(np.diff(prepared.cm) + NEAR_CM)
+    out = np.empty((*observed.shape, SITE_FEATURES - 1), np.float32)
+    out[..., 0] = np.where(missing, 0, np.log(np.maximum(frequency, 1 / (2 * k))))
+    out[..., 1], out[..., 2] = np.append(0, gap), np.append(gap, 0)
+    out[..., 3] = np.where(missing, 0, -np.log(np.clip(expected, 1e-4, 1)))
+    out[..., 4] = missing
+    out[..., :4] *= LOG_SCALE
+    return out
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site, flank, out):
+    size, ranked, scale = ranking
+    _, haplotype, site, posterior = out
+    t_all, k, w, m = len(switch), len(codes), ranked.shape[1], ranked.shape[2]
+    columns = size + 1 + 2 * flank
+    forward, backward = np.empty(t_all, np.float32), np.empty(t_all, np.float32)
+    one, per = np.float32(1), np.float32(1) / np.float32(k)
+    for q in range(first, last):
+        wanted = ranked[q].ravel()
+        order = np.argsort(wanted, kind="mergesort")
+        at = 0
+        while at < len(order):
+            j = wanted[order[at]]
+            value = per
+            for t in range(t_all):
+                if observed[q, t] >= 0:
+                    value *= one - err if codes[j, t] == observed[q, t] else err
+                forward[t] = value
+                if t + 1 < t_all:
+                    value = value * ((one - switch[t + 1]) * scale[q, 0, t]) + switch[t + 1] * per
+            value = per
+            for t in range(t_all - 1, -1, -1):
+                backward[t] = value
+                if observed[q, t] >= 0:
+                    value *= one - err if codes[j, t] == observed[q, t] else err
+                if t:
+                    value = value * ((one - switch[t]) * scale[q, 1, t]) + switch[t] * per
+            while at < len(order) and wanted[order[at]] == j:
+                a, i = order[at] // m, order[at] % m
+                s = (q - first) * w + a
+                for c in range(columns):
+                    t = a * size - flank + c
+                    if 0 <= t < t_all:
+                        p = forward[t] * backward[t] * scale[q, 2, t]
+                        posterior[s, i, c] = p
+                        haplotype[s, i, c, 0] = LOG_SCALE * np.log(p + FLOOR)
+                        haplotype[s, i, c, 1] = LOG_SCALE * np.log(forward[t] + FLOOR)
+                        haplotype[s, i, c, 2] = LOG_SCALE * np.log(backward[t] + FLOOR)
+                        haplotype[s, i, c, 3] = one if codes[j, t] == observed[q, t] else np.float32(0)
+                at += 1
+        for a in range(w):
+            for c in range(columns):
+                t = a * size - flank + c
+                if 0 <= t < t_all:
+                    s = (q - first) * w + a
+                    site[s, c, :5] = per_site[q - first, t]
+                    site[s, c, 5] = one

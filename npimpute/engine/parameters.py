@@ -1,0 +1,158 @@
+"""The parameters of the Li-Stephens model, estimated: those that impute best, not those that are likeliest.
+
+The error rate comes from typed alleles of the targets that are left out. Ne comes from people of the panel that are
+hidden and imputed at the sites that the array lacks, because how far a haplotype should be trusted between typed sites
+cannot be seen at typed sites: left out one at a time, they make a denser array's neighbours look twice as far apart.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..context.hidden import hide, middle
+from ..context.windows import Window
+from .passes import Prepared, observed_probability, prepare, run_passes
+
+log = logging.getLogger(__name__)
+
+START_NE, START_ERR = 1e5, 1e-3
+NE_POWERS = 12  # Ne within a factor of 2**12 of the start
+# Where data hardly tell, Ne stays at the start: each doubling must pay this share of the error, squared.
+NE_PRIOR = 5e-4
+# Hidden are one in so many of the panel's people, and at most so many; imputed are at most so many sites of the panel
+# between so many typed sites in the middle of a window.
+FOLDS, MOST_PEOPLE, NE_TYPED, NE_SITES = 10, 50, 200, 4_000
+# Few arrays have so many errors, but haplotypes are also left for reasons that the model does not know (recurrent
+# mutation, gene conversion), and rare variants are imputed better with at least this much.
+ERR_RANGE = (1e-3, 0.05)
+EM_STEPS = 10  # at most; ends when a step changes less than a tenth
+# Targets that tell: this many typed sites of a window and as many haplotypes as a budget of (panel haplotypes x sites x
+# target haplotypes) allows, within limits.
+TYPED, BUDGET, HAPLOTYPES = 1_000, 10**8, (30, 100)
+LEAST_TYPED, LEAST_ALLELES = 20, 500  # that vary in the panel; with less nothing is estimated
+# Hidden people stand for the targets unless their typed alleles are predicted with so many times the targets' error:
+# then the panel holds founders, and the targets descend from them.
+ALIKE = 2.0
+
+
+def estimate(
+    window: Window, ne: float | None, err: float | None, threads: int, seed: int
+) -> tuple[float | None, float | None]:
+    """Ne and err, where they are None and the window (with a typed site) has enough to tell; else as they are.
+
+    Ne does not depend on the targets but where these descend from the panel (see ALIKE). seed: chooses whom to look at.
+    """
+    rng = np.random.default_rng(seed)
+    sample = _sample(window, rng)
+    if sample is None:
+        log.info("too few typed alleles to estimate from: Ne %.3g, error rate %.3g", ne or START_NE, err or START_ERR)
+        return ne, err
+    targets = _Fit(sample, threads)
+    found_ne, found_err = ne or START_NE, err or START_ERR
+    if err is None:
+        found_err = targets.error_rate(found_ne, found_err)
+    if ne is None:
+        loss = _loss(window, targets, found_err, threads, rng)
+        prior = lambda x: 1 + NE_PRIOR * math.log2(x / START_NE) ** 2  # noqa: E731
+        found_ne = _minimise(lambda x: loss(x) * prior(x), START_NE)
+        found_ne = float(f"{found_ne:.3g}")  # as logged, so that a run with the logged values is the same run
+    if err is None:
+        found_err = float(f"{targets.error_rate(found_ne, found_err):.3g}")
+    log.info("Ne %.3g, error rate %.3g (estimated)", found_ne, found_err)
+    return found_ne, found_err
+
+
+def _sample(window: Window, rng: np.random.Generator) -> Window | None:
+    """Typed sites alone and some of the targets; None if there are too few."""
+    part = middle(window, TYPED, 0)
+    count, k = part.panel.counts(), part.panel.k
+    starts = part.panel.row_start()
+    varies = np.add.reduceat(np.append((count > 0) & (count < k), False), starts[:-1]) * np.diff(starts) > 0
+    called = part.alleles[varies] >= 0
+    if called.any(axis=1).sum() < LEAST_TYPED or called.sum() < LEAST_ALLELES:
+        return None
+    telling = np.flatnonzero(called.any(axis=0))
+    number = int(np.clip(BUDGET // (k * len(part.typed)), *HAPLOTYPES))
+    return replace(part, alleles=part.alleles[:, np.sort(rng.permutation(telling)[:number])])
+
+
+def _loss(
+    window: Window, targets: _Fit, err: float, threads: int, rng: np.random.Generator
+) -> Callable[[float], float]:
+    """What Ne is to minimise."""
+    people = window.panel.k // 2
+    number = min(people // FOLDS, MOST_PEOPLE)
+    if number:
+        part = middle(window, NE_TYPED, NE_SITES)
+        hidden, columns = hide(part, np.sort(rng.permutation(people)[:number]))
+        fit = _Fit(hidden, threads)
+        share = part.panel.counts() / part.panel.k
+        rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
+        if len(rows) and fit.relative_error(START_NE, err) < ALIKE * targets.relative_error(START_NE, err):
+            log.debug("Ne from %d hidden people of the panel", number)
+            truth, deviation = part.panel.alleles(rows)[:, columns].T, np.sqrt(share * (1 - share))[rows]
+            return lambda ne: float(np.mean((fit.p(ne, err)[:, rows] - truth) ** 2 / deviation))
+    log.debug("Ne from the targets' typed alleles")
+    return lambda ne: targets.relative_error(ne, err)
+
+
+class _Fit:
+    """How well parameters predict the targets of a window, leaving out what is predicted."""
+
+    def __init__(self, window: Window, threads: int):
+        self._prepared: Prepared = prepare(window, threads)
+        self._threads = threads
+        codes, observed = self._prepared.codes, self._prepared.queries.observed
+        shares = [np.bincount(site) / len(site) for site in codes]
+        self._variance = np.array([1 - (share**2).sum() for share in shares])
+        # Where the panel does not vary there is nothing to predict; where nothing was called, nothing to compare.
+        self._useful = (self._variance > 0) & (observed >= 0).any(axis=0)
+
+    def p(self, ne: float, err: float) -> np.ndarray:
+        """See ``run_passes``."""
+        return run_passes(self._prepared, ne, err, self._threads)
+
+    def _miss(self, ne: float, err: float) -> np.ndarray:
+        """(n, useful sites) probability of another allele than the observed; NaN where missing."""
+        return 1 - observed_probability(self.p(ne, err), self._prepared.queries)[:, self._useful]
+
+    def relative_error(self, ne: float, err: float) -> float:
+        """Mean over typed sites of squared error over the panel's allele variance: 1 - r2 where calibrated."""
+        error = np.nanmean(self._miss(ne, err) ** 2, axis=0)
+        return float(np.mean(error / self._variance[self._useful]))
+
+    def error_rate(self, ne: float, err: float) -> float:
+        """Expected share of observed alleles that differ from the copied ones, by a few EM steps from ``err``."""
+        for _ in range(EM_STEPS):
+            miss, before = self._miss(ne, err), err
+            share = np.nanmean(miss * err / (miss * err + (1 - miss) * (1 - err)))
+            err = float(np.clip(share, *ERR_RANGE))
+            if abs(err - before) < 0.1 * before:
+                break
+        return err
+
+
+def _minimise(loss: Callable[[float], float], start: float) -> float:
+    """Where a function of a positive number with one valley is least, to some 5 %: bracketed by factors of 2,
+    then the vertex of the parabola through the best three points on a log scale."""
+    values: dict[int, float] = {}
+
+    def at(power: int) -> float:
+        if power not in values:
+            values[power] = loss(start * 2.0**power)
+        return values[power]
+
+    best = 0
+    while best < NE_POWERS and at(best + 1) < at(best):
+        best += 1
+    while best > -NE_POWERS and at(best - 1) < at(best):
+        best -= 1
+    left, middle, right = at(best - 1), at(best), at(best + 1)
+    curvature = left - 2 * middle + right
+    shift = (left - right) / (2 * curvature) if curvature > 0 else 0.0
+    return start * 2.0 ** (best + float(np.clip(shift, -0.5, 0.5)))

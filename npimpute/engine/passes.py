@@ -1,0 +1,107 @@
+"""A window made ready for the forward-backward kernel, and the kernel run over its targets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from ..context.windows import Window
+from .collapse import collapse_typed, collapse_untyped
+from .forward_backward import impute_range
+from .ranking import Ranking
+from .tables import Blocks, Cells, Model, Queries
+
+# Sites closer than this are taken to be this far apart (about 1 bp), so that a switch is never impossible.
+MIN_CM = 1e-6
+# A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
+MIN_GROUPS, HAPLOTYPES_PER_GROUP = 32, 32
+CALLS_PER_THREAD = 8
+
+
+class Prepared(NamedTuple):
+    """A window with at least one typed site, whatever the parameters. cm: (t,) float64, codes: (t, k) uint8, of the
+    typed sites."""
+
+    queries: Queries
+    blocks: Blocks
+    cells: Cells
+    cm: np.ndarray
+    codes: np.ndarray
+
+    def model(self, ne: float, err: float) -> Model:
+        distance = np.maximum(np.diff(self.cm), MIN_CM)
+        switch = -np.expm1(-0.04 * ne * distance / self.codes.shape[1])
+        return Model(np.append(0, switch).astype(np.float32), np.float32(err))
+
+
+def prepare(window: Window, threads: int) -> Prepared:
+    """threads: of the search for distinct haplotypes; the result does not depend on it."""
+    k, rows = window.panel.k, window.panel.row_start()
+    typed_rows = np.stack([rows[window.typed], rows[window.typed + 1]], axis=1)
+    codes = np.zeros((len(typed_rows), k), np.uint8)
+    for alt in range(int(np.diff(typed_rows).max())):
+        has = np.flatnonzero(np.diff(typed_rows)[:, 0] > alt)
+        codes[has] += window.panel.alleles(typed_rows[has, 0] + alt) * np.uint8(alt + 1)
+    gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
+    return Prepared(
+        Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
+        collapse_typed(codes, max(MIN_GROUPS, k // HAPLOTYPES_PER_GROUP)),
+        collapse_untyped(window.panel.bits, k, gap_start, gap_stop, threads),
+        window.cm[window.typed],
+        codes,
+    )
+
+
+def _fractions(window: Window, rows: np.ndarray) -> np.ndarray:
+    """(r,) float32: how far each row lies from the typed site before it (0) to the one after it (1), in cM."""
+    cm, typed = window.cm, window.typed
+    before = np.searchsorted(typed, np.arange(len(cm)), side="right") - 1
+    left, right = cm[typed[np.maximum(before, 0)]], cm[typed[np.minimum(before + 1, len(typed) - 1)]]
+    gap = right - left
+    fraction = np.where(gap > 0, (cm - left) / np.where(gap > 0, gap, 1), 0.0)
+    fraction[before < 0] = 1.0
+    return np.repeat(fraction, np.diff(rows)).astype(np.float32)
+
+
+def run_passes(
+    prepared: Prepared,
+    ne: float,
+    err: float,
+    threads: int,
+    ranking: Ranking | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """(n, r) float32: ALT probabilities, at the rows of typed sites leave-one-out. ranking: is filled.
+
+    progress: called with the share that is done. The result does not depend on ``threads``.
+    """
+    queries, blocks, cells = prepared.queries, prepared.blocks, prepared.cells
+    n, t = queries.observed.shape
+    model, ranking = prepared.model(ne, err), ranking or Ranking.of(n, t, 1, 0)
+    out = np.empty((n, len(queries.fraction)), np.float32)
+    ends = np.linspace(0, n, min(n, CALLS_PER_THREAD * threads) + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
+        calls = [
+            pool.submit(impute_range, first, last, queries, blocks, cells, model, ranking, out)
+            for first, last in itertools.pairwise(ends)
+        ]
+        for done, call in enumerate(calls, 1):
+            call.result()
+            progress(done / len(calls))
+    return out
+
+
+def observed_probability(p: np.ndarray, queries: Queries, first: int = 0) -> np.ndarray:
+    """(n, t) float64: probability of each allele that was observed, by ``p`` (n, r) of targets first..first+n-1; NaN
+    where it is missing."""
+    rows, observed = queries.typed_rows, queries.observed[first : first + len(p)]
+    index = np.concatenate([np.arange(*ends) for ends in rows])
+    total = np.concatenate([np.zeros((len(p), 1)), np.cumsum(p[:, index], axis=1, dtype=np.float64)], axis=1)
+    ends = np.append(0, np.cumsum(np.diff(rows)[:, 0]))
+    ref = 1 - np.diff(total[:, ends], axis=1)
+    alt = np.take_along_axis(p, np.minimum(rows[:, 0] + np.maximum(observed - 1, 0), p.shape[1] - 1), axis=1)
+    return np.where(observed < 0, np.nan, np.where(observed == 0, ref, alt))
