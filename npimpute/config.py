@@ -11,7 +11,7 @@ from typing import Any
 from .errors import ConfigError
 from .outputs import check_place
 
-NETWORKS = ("npssm", "msa-transformer", "spin")
+NETWORKS = ("npssm-paper", "msa-transformer", "spin")
 ENGINES = ("li-stephens", "knn", "logistic", *NETWORKS)
 
 

@@ -32,7 +32,7 @@ def test_the_small_npssm_knows_more_than_the_nearest_haplotypes(tmp_path):
     region = {"region": "20:480,000-500,000", "flank_cm": 0.5}
     files = {"ref": EXAMPLES / "panel.vcf.gz", "target": EXAMPLES / "chip.vcf.gz", "map": EXAMPLES / "map.txt"}
     accuracy = {}
-    for engine, model in (("knn", None), ("npssm", MODELS[0].parent / "npssm-small")):
+    for engine, model in (("knn", None), ("npssm-paper", MODELS[0].parent / "npssm-paper-small")):
         out = tmp_path / f"{engine}.vcf"
         run(RunConfig(**files, **region, out=out, engine=engine, model=model, device="cpu" if model else None))
         rows = [row for row in read_rows(out) if "TYPED" not in row.info]
@@ -42,4 +42,4 @@ def test_the_small_npssm_knows_more_than_the_nearest_haplotypes(tmp_path):
         copies = np.array([[gt.split("|").count(a) for gt in row.fields["GT"]] for row, a in alleles])
         assert len(truth) == len(rows) > 50
         accuracy[engine] = r2(matrix(rows), copies)
-    assert accuracy["npssm"] > max(0.85, accuracy["knn"])
+    assert accuracy["npssm-paper"] > max(0.85, accuracy["knn"])

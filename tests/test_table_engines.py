@@ -22,7 +22,7 @@ from npimpute.engine.select import make_engine
 from npimpute.errors import ConfigError, InputError
 
 BODIES = {
-    "npssm": {"d_model": 8, "n_layers": 1, "d_state": 2},
+    "npssm-paper": {"d_model": 8, "n_layers": 1, "d_state": 2},
     "msa-transformer": {"d_model": 8, "n_heads": 2, "n_layers": 1, "expand": 2},
     "spin": {"d_model": 8, "n_heads": 2, "n_layers": 1, "expand": 2, "inducing": 3, "attributes": 2},
 }
@@ -30,7 +30,7 @@ SMALL = BlockSize(12, 16)
 each_network = pytest.mark.parametrize("architecture", BODIES)
 
 
-def make_network(architecture="npssm", seed=0, **settings):
+def make_network(architecture="npssm-paper", seed=0, **settings):
     """A small network with random weights, and its settings."""
     torch.manual_seed(seed)
     config = NetworkConfig(architecture, BODIES[architecture], **{"block": SMALL, "context": 5} | settings)
@@ -288,9 +288,9 @@ def test_a_panel_that_is_too_small_is_told_in_one_line(name):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"architecture": "gru"}, "architecture gru: choose from npssm, msa-transformer, spin"),
+        ({"architecture": "gru"}, "architecture gru: choose from npssm-paper, msa-transformer, spin"),
         ({"context": 0}, "context 0"),
-        ({"body": {"width": 3, "d_model": 8}}, "npssm: no setting width; there are d_conv, d_model"),
+        ({"body": {"width": 3, "d_model": 8}}, "npssm-paper: no setting width; there are d_conv, d_model"),
         ({"body": {"d_model": 0}}, "d_model 0"),
     ],
 )
@@ -355,7 +355,7 @@ def refusal(path, kind, file, *words):
     ("change", "kind", "words"),
     [
         ({"colour": 1}, ConfigError, ["no setting colour", "architecture"]),
-        ({"body": {"colour": 1}}, ConfigError, ["npssm: no setting colour", "d_model"]),
+        ({"body": {"colour": 1}}, ConfigError, ["npssm-paper: no setting colour", "d_model"]),
         ({"block": {"typed": 16, "colour": 1}}, ConfigError, ["block: no setting colour", "untyped"]),
         ({"block": {"typed": 0}}, ConfigError, ["at least 1"]),
         ({"context": 0}, ConfigError, ["context 0"]),
@@ -417,12 +417,12 @@ def config(tmp_path, **options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "gru"}, "--engine gru: choose from li-stephens, knn, logistic, npssm, msa-transformer, spin"),
+        ({"engine": "gru"}, "--engine gru: choose from li-stephens, knn, logistic, npssm-paper, msa-transformer, spin"),
         *(({"engine": name}, f"--engine {name}: needs --model") for name in BODIES),
         *(({"engine": n, "model": "m"}, f"--engine {n}: takes no --model") for n in ("li-stephens", "knn", "logistic")),
         ({"device": "gpu", "engine": "logistic"}, "--device gpu: choose cpu, cuda, or cuda:N"),
         ({"device": "cuda:", "engine": "logistic"}, "--device cuda:: choose"),
-        ({"device": "cuda:x", "engine": "npssm", "model": "m"}, "--device cuda:x: choose"),
+        ({"device": "cuda:x", "engine": "npssm-paper", "model": "m"}, "--device cuda:x: choose"),
         ({"device": "cpu\n", "engine": "logistic"}, "--device cpu\n: choose"),
         ({"device": "cuda"}, "--device cuda: --engine li-stephens runs on the CPU"),
         ({"device": "cuda:1", "engine": "knn"}, "--device cuda:1: --engine knn runs on the CPU"),
@@ -444,7 +444,7 @@ def test_options_that_do_not_go_together_are_named(tmp_path, options, said):
         {"device": "cpu"},
         {"engine": "knn", "context": 3, "device": "cpu"},
         {"engine": "logistic", "device": "cuda:12"},
-        {"engine": "npssm", "model": "m", "context": 3, "device": "cuda"},
+        {"engine": "npssm-paper", "model": "m", "context": 3, "device": "cuda"},
     ],
 )
 def test_options_that_go_together(tmp_path, options):
@@ -465,8 +465,11 @@ def test_the_engine_is_the_one_that_was_asked_for(tmp_path, saved):
         ({"engine": "knn"}, BlockEngine("knn", KNN(10), BlockSize())),
         ({"engine": "knn", "context": 3}, BlockEngine("knn", KNN(3), BlockSize())),
         ({"engine": "logistic"}, BlockEngine("logistic", LogisticRegression(1.0), BlockSize())),
-        ({"engine": "npssm", "model": saved()}, BlockEngine("npssm", predictor("npssm"), SMALL)),
-        ({"engine": "npssm", "model": saved(), "context": 9}, BlockEngine("npssm", predictor("npssm", 9), SMALL)),
+        ({"engine": "npssm-paper", "model": saved()}, BlockEngine("npssm-paper", predictor("npssm-paper"), SMALL)),
+        (
+            {"engine": "npssm-paper", "model": saved(), "context": 9},
+            BlockEngine("npssm-paper", predictor("npssm-paper", 9), SMALL),
+        ),
     ]:
         made = make_engine(config(tmp_path, **cpu | options))
         assert (made.name, made.error_rate) == (options["engine"], 0.02)
@@ -474,17 +477,17 @@ def test_the_engine_is_the_one_that_was_asked_for(tmp_path, saved):
 
 
 def test_a_model_of_another_architecture_is_named(tmp_path, saved):
-    with pytest.raises(ConfigError, match=f"^--model {saved()}: is of another engine; use --engine npssm"):
+    with pytest.raises(ConfigError, match=f"^--model {saved()}: is of another engine; use --engine npssm-paper"):
         make_engine(config(tmp_path, engine="spin", model=saved(), device="cpu"))
 
 
 # From files to files
 
 
-@pytest.mark.parametrize("name", ["knn", "logistic", "npssm"])
+@pytest.mark.parametrize("name", ["knn", "logistic", "npssm-paper"])
 def test_files_in_files_out(data, tmp_path, saved, name):
     options = {"engine": name, "ne": None, "err": None, "formats": ("GT", "DS", "HDS")}
-    options |= {"knn": {}, "logistic": {"device": "cpu"}, "npssm": {"device": "cpu", "model": saved()}}[name]
+    options |= {"knn": {}, "logistic": {"device": "cpu"}, "npssm-paper": {"device": "cpu", "model": saved()}}[name]
     first, second = (impute(data, tmp_path / f"{i}.vcf.gz", **options) for i in range(2))
     assert same_files(first, second)
     rows = read_rows(first)
@@ -496,7 +499,7 @@ def test_files_in_files_out(data, tmp_path, saved, name):
         written = np.array([int(a) for call in row.fields["GT"] for a in call.split("|")])
         known = chip[row.key] >= 0
         assert (written[known] == chip[row.key][known]).all()
-    if name != "npssm":  # whose weights are random
+    if name != "npssm-paper":  # whose weights are random
         untyped = np.repeat(["TYPED" not in row.info for row in rows], [row.alt.count(",") + 1 for row in rows])
         frequency, truth = alt_counts(data.panel.records).mean(axis=1) / 2, alt_counts(data.truth.records)
         common = untyped & (np.minimum(frequency, 1 - frequency) > 0.1)
@@ -512,5 +515,5 @@ def test_more_neighbours_than_haplotypes_end_the_run_in_one_line(data, tmp_path)
 
 def test_a_model_that_is_not_there_ends_the_run_in_one_line(data, tmp_path):
     files = ["run", "--ref", data.ref, "--target", data.chip, "--out", tmp_path / "out.vcf.gz"]
-    words = [*files, "--engine", "npssm", "--model", tmp_path / "nowhere", "--device", "cpu", "--threads", 1]
+    words = [*files, "--engine", "npssm-paper", "--model", tmp_path / "nowhere", "--device", "cpu", "--threads", 1]
     expect_refusal(tmp_path, words, str(tmp_path / "nowhere" / "config.json"), "a directory with a model")

@@ -33,7 +33,7 @@ from npimpute.train.state import METRICS, STATE
 from npimpute.train.table_task import TableTask
 
 BODY = {"d_model": 8, "n_layers": 1, "d_state": 2, "expand": 1}
-TINY = NetworkConfig("npssm", BODY, BlockSize(20, 20), 6)
+TINY = NetworkConfig("npssm-paper", BODY, BlockSize(20, 20), 6)
 LOOP = LoopConfig(
     steps=6, batch=2, accumulate=2, lr=1e-2, warmup=2, validate_every=3, save_every=2, log_every=1, weight_decay=0.01
 )
@@ -317,7 +317,7 @@ def test_init_starts_from_a_model_s_weights_and_settings(panel, model, tmp_path)
 
 
 def test_init_takes_other_tables(panel, model, tmp_path):
-    given = ["train", "npssm", "--panel", panel, "--out", tmp_path / "run", "--init", model, "--context", 7]
+    given = ["train", "npssm-paper", "--panel", panel, "--out", tmp_path / "run", "--init", model, "--context", 7]
     _, printed, _ = run_forked(*given, "--set", 'model.block={"untyped": 5, "typed": 9}', "--show-settings")
     values = json.loads(printed)["model"]
     assert (values["context"], values["block"]) == (7, {"untyped": 5, "typed": 9})
@@ -540,7 +540,7 @@ def words(panel: Path, out: Path, *more, model=TINY) -> list[str]:
     given = {"model.body": BODY, "model.block": {"untyped": 20, "typed": 20}, "model.context": 6}
     given |= {"data.spacing_kb": [8, 20], "data.min_typed_maf": [0.01, 0.1], "loop.weight_decay": 0.01}
     given |= {"loop.warmup": 2, "loop.validate_every": 3, "loop.save_every": 2, "loop.log_every": 1}
-    found = ["train", "npssm", "--panel", panel, "--out", out, "--device", "cpu", "--threads", 1]
+    found = ["train", "npssm-paper", "--panel", panel, "--out", out, "--device", "cpu", "--threads", 1]
     found += ["--hold-out", 3, "--hold-out-rows", 40, "--steps", 6, "--batch", 2, "--accumulate", 2, "--lr", 0.01]
     for name, value in given.items():
         found += ["--set", f"{name}={json.dumps(value)}"]
@@ -631,7 +631,7 @@ def test_options_override_set_which_overrides_the_file(tmp_path):
         "[loop]\nlr = 0.5\nsteps = 50\nbatch = 3\n[model]\ncontext = 9\n[model.body]\nd_model = 24\n"
         '[objective]\nmask = "tokens"\n[data]\nspacing_kb = [1, 2]\n'
     )
-    given = ["train", "npssm", "--panel", "p.vcf", "--out", tmp_path / "run", "--show-settings", "--config", file]
+    given = ["train", "npssm-paper", "--panel", "p.vcf", "--out", tmp_path / "run", "--show-settings", "--config", file]
     found = shown(*given, "--set", "loop.steps=60", "--set", "loop.batch=4", "--batch", "5", "--context", "10")
     assert {name: found["loop"][name] for name in ("lr", "steps", "batch")} == {"lr": 0.5, "steps": 60, "batch": 5}
     assert (found["model"]["context"], found["model"]["body"]["d_model"]) == (10, 24)
@@ -690,10 +690,10 @@ def test_a_file_of_settings_must_be_toml(panel, tmp_path):
 
 
 def test_nothing_to_train_on_is_a_mistake(tmp_path):
-    bare = ["train", "npssm", "--out", tmp_path / "run"]
+    bare = ["train", "npssm-paper", "--out", tmp_path / "run"]
     expect_refusal(tmp_path, bare, "nothing to train on: give --panel, or --simulate")
     expect_refusal(tmp_path, [*bare, "--simulate", 1], "simulated people cannot be held out")
-    expect_refusal(tmp_path, ["train", "npssm", "--panel", "p"], "--out")
+    expect_refusal(tmp_path, ["train", "npssm-paper", "--panel", "p"], "--out")
     expect_refusal(tmp_path, ["train", "knn", "--panel", "p", "--out", tmp_path / "run"], "knn")
 
 
@@ -704,8 +704,8 @@ def test_a_run_is_not_overwritten_by_the_command(panel, straight, tmp_path):
 
 def test_init_of_another_architecture_is_refused(panel, model, tmp_path):
     given = ["train", "spin", "--panel", panel, "--out", tmp_path / "run", "--init", model]
-    expect_refusal(tmp_path, given, "its architecture is npssm; train npssm")
-    given[1] = "npssm"
+    expect_refusal(tmp_path, given, "its architecture is npssm-paper; train npssm-paper")
+    given[1] = "npssm-paper"
     expect_refusal(tmp_path, [*given, "--set", "model.body.d_model=3"], "brings its body's settings")
     expect_refusal(tmp_path, [*given[:-1], tmp_path], str(tmp_path / CONFIG), "cannot be read")
 

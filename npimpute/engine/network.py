@@ -18,11 +18,11 @@ from ..context.neighbours import mismatches, nearest, tables
 from ..errors import ConfigError
 from .blockwise import batches
 from .msa_transformer import MSATransformer, MSATransformerConfig
-from .npssm import NPSSM, NPSSMConfig
+from .npssm_paper import NPSSM, NPSSMConfig
 from .spin import SPIN, SPINConfig
 
 BODIES = {
-    "npssm": (NPSSMConfig, NPSSM),
+    "npssm-paper": (NPSSMConfig, NPSSM),
     "msa-transformer": (MSATransformerConfig, MSATransformer),
     "spin": (SPINConfig, SPIN),
 }
@@ -40,7 +40,7 @@ class NetworkConfig:
     Raises ConfigError, also for settings that do not exist.
     """
 
-    architecture: str = "npssm"
+    architecture: str = "npssm-paper"
     body: dict[str, Any] = field(default_factory=dict)
     block: BlockSize = BlockSize()
     context: int = 150

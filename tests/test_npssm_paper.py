@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from npimpute.engine import npssm
-from npimpute.engine.npssm import NPSSM, ORDERS, NPSSMConfig
+from npimpute.engine import npssm_paper
+from npimpute.engine.npssm_paper import NPSSM, ORDERS, NPSSMConfig
 from npimpute.errors import ConfigError
 
 SMALL = {"d_model": 6, "n_layers": 2, "d_state": 3, "d_conv": 3}
@@ -112,7 +112,7 @@ def test_groups_of_sequences_do_not_matter(order, tokens, monkeypatch):
     for layer in model.layers:
         layer.mixer.register_forward_pre_hook(lambda _, given: calls.append(given[0].shape[:2]))
     inner = 12
-    monkeypatch.setattr(npssm, "CHUNK_BYTES", {"cpu": tokens * 4 * npssm.INNER_TENSORS * inner})
+    monkeypatch.setattr(npssm_paper, "CHUNK_BYTES", {"cpu": tokens * 4 * npssm_paper.INNER_TENSORS * inner})
     torch.testing.assert_close(read(model, x), whole)
     assert all(n == 1 or n * length <= tokens for n, length in calls)
     assert sum(n * length for n, length in calls) == 3 * 4 * 5 * len(model.layers)
