@@ -55,7 +55,7 @@ class LiStephens:
         self, window: Window, size: int, m: int, progress: Callable[[float], None] = lambda share: None
     ) -> Copying:
         """What ``impute`` gives, and each target's m likeliest haplotypes (all of a smaller panel) by stretches of
-        ``size`` typed sites. The window has a typed site."""
+        ``size`` typed sites, where the window has an untyped row. It has a typed site."""
         if self._ne is None or self._err is None:
             self._ne, self._err = estimate(window, self._ne, self._err, self._threads, self._seed)
         prepared = prepare(window, self._threads)

@@ -21,7 +21,7 @@ from .passes import Prepared, observed_probability, prepare, run_passes
 log = logging.getLogger(__name__)
 
 START_NE, START_ERR = 1e5, 1e-3
-NE_POWERS = 12  # Ne within a factor of 2**12 of the start
+NE_POWERS = 12  # how often Ne is doubled or halved at most, from the start
 # Where data hardly tell, Ne stays at the start: each doubling must pay this share of the error, squared.
 NE_PRIOR = 5e-4
 # Hidden are one in so many of the panel's people, and at most so many; imputed are at most so many sites of the panel
@@ -35,9 +35,10 @@ EM_STEPS = 10  # at most; ends when a step changes less than a tenth
 # target haplotypes) allows, within limits.
 TYPED, BUDGET, HAPLOTYPES = 1_000, 10**8, (30, 100)
 LEAST_TYPED, LEAST_ALLELES = 20, 500  # that vary in the panel; with less nothing is estimated
-# Hidden people stand for the targets unless their typed alleles are predicted with so many times the targets' error:
-# then the panel holds founders, and the targets descend from them.
-ALIKE = 2.0
+# Hidden people stand for the targets unless, at that of these powers of 2 (times the start) where the targets' typed
+# alleles are predicted best, theirs are predicted with so many times the error: then the panel holds founders, and the
+# targets descend from them.
+ALIKE, ALIKE_POWERS = 2.0, (0, -3, -6)
 
 
 def estimate(
@@ -47,8 +48,7 @@ def estimate(
 
     Ne does not depend on the targets but where these descend from the panel (see ALIKE). seed: chooses whom to look at.
     """
-    rng = np.random.default_rng(seed)
-    sample = _sample(window, rng)
+    sample = _sample(window, np.random.default_rng([seed, 0]))
     if sample is None:
         log.info("too few typed alleles to estimate from: Ne %.3g, error rate %.3g", ne or START_NE, err or START_ERR)
         return ne, err
@@ -57,7 +57,8 @@ def estimate(
     if err is None:
         found_err = targets.error_rate(found_ne, found_err)
     if ne is None:
-        loss = _loss(window, targets, found_err, threads, rng)
+        hidden = _hidden_loss(window, targets, err or START_ERR, threads, np.random.default_rng([seed, 1]))
+        loss = hidden or (lambda x: targets.relative_error(x, found_err))
         prior = lambda x: 1 + NE_PRIOR * math.log2(x / START_NE) ** 2  # noqa: E731
         found_ne = _minimise(lambda x: loss(x) * prior(x), START_NE)
         found_ne = float(f"{found_ne:.3g}")  # as logged, so that a run with the logged values is the same run
@@ -81,24 +82,30 @@ def _sample(window: Window, rng: np.random.Generator) -> Window | None:
     return replace(part, alleles=part.alleles[:, np.sort(rng.permutation(telling)[:number])])
 
 
-def _loss(
+def _hidden_loss(
     window: Window, targets: _Fit, err: float, threads: int, rng: np.random.Generator
-) -> Callable[[float], float]:
-    """What Ne is to minimise."""
+) -> Callable[[float], float] | None:
+    """Error of hidden people at untyped rows, as a function of Ne; None where they do not stand for the targets."""
     people = window.panel.k // 2
-    number = min(people // FOLDS, MOST_PEOPLE)
-    if number:
-        part = middle(window, NE_TYPED, NE_SITES)
-        hidden, columns = hide(part, np.sort(rng.permutation(people)[:number]))
-        fit = _Fit(hidden, threads)
-        share = part.panel.counts() / part.panel.k
-        rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
-        if len(rows) and fit.relative_error(START_NE, err) < ALIKE * targets.relative_error(START_NE, err):
-            log.debug("Ne from %d hidden people of the panel", number)
-            truth, deviation = part.panel.alleles(rows)[:, columns].T, np.sqrt(share * (1 - share))[rows]
-            return lambda ne: float(np.mean((fit.p(ne, err)[:, rows] - truth) ** 2 / deviation))
-    log.debug("Ne from the targets' typed alleles")
-    return lambda ne: targets.relative_error(ne, err)
+    if people < FOLDS:
+        return None
+    part = middle(window, NE_TYPED, NE_SITES)
+    hidden, columns = hide(part, np.sort(rng.permutation(people)[: min(people // FOLDS, MOST_PEOPLE)]))
+    fit = _Fit(hidden, threads)
+    share = part.panel.counts() / part.panel.k
+    rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
+    if not len(rows) or not _alike(fit, targets, err):
+        return None
+    truth, deviation = part.panel.alleles(rows)[:, columns].T, np.sqrt(share * (1 - share))[rows]
+    return lambda ne: float(np.mean((fit.p(ne, err)[:, rows] - truth) ** 2 / deviation))
+
+
+def _alike(hidden: _Fit, targets: _Fit, err: float) -> bool:
+    """Whether hidden people are predicted about as well as the targets."""
+    error, ne = min(
+        (targets.relative_error(START_NE * 2.0**power, err), START_NE * 2.0**power) for power in ALIKE_POWERS
+    )
+    return hidden.useful.any() and hidden.relative_error(ne, err) < ALIKE * error
 
 
 class _Fit:
@@ -111,7 +118,7 @@ class _Fit:
         shares = [np.bincount(site) / len(site) for site in codes]
         self._variance = np.array([1 - (share**2).sum() for share in shares])
         # Where the panel does not vary there is nothing to predict; where nothing was called, nothing to compare.
-        self._useful = (self._variance > 0) & (observed >= 0).any(axis=0)
+        self.useful = (self._variance > 0) & (observed >= 0).any(axis=0)
 
     def p(self, ne: float, err: float) -> np.ndarray:
         """See ``run_passes``."""
@@ -119,12 +126,12 @@ class _Fit:
 
     def _miss(self, ne: float, err: float) -> np.ndarray:
         """(n, useful sites) probability of another allele than the observed; NaN where missing."""
-        return 1 - observed_probability(self.p(ne, err), self._prepared.queries)[:, self._useful]
+        return 1 - observed_probability(self.p(ne, err), self._prepared.queries)[:, self.useful]
 
     def relative_error(self, ne: float, err: float) -> float:
-        """Mean over typed sites of squared error over the panel's allele variance: 1 - r2 where calibrated."""
+        """Mean over typed sites of squared error over the panel's allele variance."""
         error = np.nanmean(self._miss(ne, err) ** 2, axis=0)
-        return float(np.mean(error / self._variance[self._useful]))
+        return float(np.mean(error / self._variance[self.useful]))
 
     def error_rate(self, ne: float, err: float) -> float:
         """Expected share of observed alleles that differ from the copied ones, by a few EM steps from ``err``."""
