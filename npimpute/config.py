@@ -11,8 +11,8 @@ from typing import Any
 from .errors import ConfigError
 from .outputs import check_place
 
-NETWORKS = ("npssm-paper", "msa-transformer", "spin")
-ENGINES = ("li-stephens", "knn", "logistic", *NETWORKS)
+NETWORKS = ("npssm", "npssm-paper", "msa-transformer", "spin")
+ENGINES = ("npssm", "li-stephens", "knn", "logistic", *NETWORKS[1:])
 
 
 def made(settings: type, values: Any, what: str) -> Any:
@@ -75,7 +75,7 @@ class RunConfig:
     device: str | None = None
     ne: float | None = None
     err: float | None = None
-    calibrate: int = 0
+    calibrate: int | None = None
     formats: tuple[str, ...] = ("GT", "DS")
     min_r2: float = 0.0
     keep_typed: bool = True
@@ -94,19 +94,20 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
-        if (self.engine in NETWORKS) != (self.model is not None):
-            need = "needs --model, a directory that 'npimpute train' made" if self.model is None else "takes no --model"
-            raise ConfigError(f"--engine {self.engine}: {need}")
+        if self.engine in NETWORKS[1:] and self.model is None:
+            raise ConfigError(f"--engine {self.engine}: needs --model, a directory that 'npimpute train' made")
+        if self.engine not in NETWORKS and self.model is not None:
+            raise ConfigError(f"--engine {self.engine}: takes no --model")
         if self.context is not None and self.engine in ("li-stephens", "logistic"):
             raise ConfigError(f"--context {self.context}: --engine {self.engine} uses every panel haplotype")
         if self.context is not None and self.context < 1:
             raise ConfigError(f"--context {self.context}: at least one panel haplotype is needed")
-        if self.ne is not None and self.engine != "li-stephens":
+        if self.ne is not None and self.engine not in ("li-stephens", "npssm"):
             raise ConfigError(f"--ne {self.ne}: --engine {self.engine} has no population size")
         check_device(self.device)
         if self.device not in (None, "cpu") and self.engine in ("li-stephens", "knn"):
             raise ConfigError(f"--device {self.device}: --engine {self.engine} runs on the CPU")
-        if self.calibrate < 0:
+        if self.calibrate is not None and self.calibrate < 0:
             raise ConfigError(f"--calibrate {self.calibrate}: a number of panel haplotypes, or 0 for none")
         if not 0 <= self.min_r2 <= 1:
             raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")

@@ -86,13 +86,14 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
 
 
 def _imputed(engine: Engine, window: Window, config: RunConfig, progress: Callable[[float], None]) -> np.ndarray:
-    """The engine's probabilities, calibrated where that is asked for, which then takes the later share of the time."""
-    n = window.alleles.shape[1]
-    first = n / (n + config.calibrate)
+    """The engine's probabilities. npssm hides haplotypes by itself; what others gave is calibrated where that is asked
+    for, which then takes the later share of the time."""
+    n, hidden = window.alleles.shape[1], 0 if config.engine == "npssm" else config.calibrate or 0
+    first = n / (n + hidden)
     p = engine.impute(window, lambda share: progress(first * share))
-    if config.calibrate:
+    if hidden:
         later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
-        calibrate(engine, window, p, config.calibrate, config.seed, later)
+        calibrate(engine, window, p, hidden, config.seed, later)
     return p
 
 

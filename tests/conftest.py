@@ -271,10 +271,12 @@ def expect_refusal(folder: Path, words: list, *expected: str, **options) -> None
 
 
 def impute(data: Data, out: Path, **options) -> Path:
-    """Runs the pipeline in this process, with ``data``'s files and given parameters unless told otherwise."""
+    """Runs the pipeline in this process, with ``data``'s files, exact Li-Stephens and given parameters unless told
+    otherwise."""
     from npimpute.pipeline import run
 
-    run(RunConfig(**{"ref": data.ref, "target": data.chip, "map": data.map, "out": out} | GIVEN | options))
+    files = {"ref": data.ref, "target": data.chip, "map": data.map, "out": out}
+    run(RunConfig(**files | {"engine": "li-stephens"} | GIVEN | options))
     return out
 
 

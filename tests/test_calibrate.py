@@ -9,8 +9,9 @@ from test_blocks import dense, make_window
 
 from npimpute.config import RunConfig
 from npimpute.context import hidden
-from npimpute.dosage.calibrate import PRIOR, calibrate, self_impute
+from npimpute.dosage.calibrate import calibrate
 from npimpute.engine.li_stephens import LiStephens
+from npimpute.engine.self_imputed import PRIOR, self_impute
 from npimpute.errors import ConfigError
 
 
@@ -46,7 +47,7 @@ def many_alleles(k=40, seed=3):
 def test_hidden_people_leave_the_panel_and_come_as_targets():
     window = many_alleles()
     oracle = Oracle(window, lambda alleles: alleles)
-    sums = self_impute(oracle, window, 40, seed=1)
+    sums = self_impute(oracle.impute, window, 40, seed=1)
     assert sums.n == 40 and len(oracle.seen) == 10  # two people at a time of twenty
     whole = dense(window)
     for seen in oracle.seen:
@@ -62,7 +63,7 @@ def test_hidden_people_leave_the_panel_and_come_as_targets():
 def test_both_haplotypes_of_a_person_are_hidden_together():
     window = many_alleles()
     oracle = Oracle(window, lambda alleles: alleles)
-    self_impute(oracle, window, 10, seed=1)
+    self_impute(oracle.impute, window, 10, seed=1)
     whole = dense(window)
     place = {column.tobytes(): j for j, column in enumerate(whole.T)}
     for seen in oracle.seen:
@@ -73,7 +74,7 @@ def test_both_haplotypes_of_a_person_are_hidden_together():
 @pytest.mark.parametrize(("asked", "hidden"), [(1, 2), (2, 2), (10, 10), (40, 40), (1000, 40)])
 def test_as_many_are_hidden_as_asked_for(asked, hidden):
     window = many_alleles()
-    assert self_impute(Oracle(window, lambda alleles: alleles), window, asked, seed=1).n == hidden
+    assert self_impute(Oracle(window, lambda alleles: alleles).impute, window, asked, seed=1).n == hidden
 
 
 def test_sums_and_slope_are_the_regression(monkeypatch):
@@ -85,7 +86,7 @@ def test_sums_and_slope_are_the_regression(monkeypatch):
     def tell(alleles):
         return noise.setdefault(alleles.tobytes(), np.clip(0.6 * alleles + rng.uniform(0, 0.4, len(alleles)), 0, 1))
 
-    sums = self_impute(Oracle(window, tell), window, 40, seed=2)
+    sums = self_impute(Oracle(window, tell).impute, window, 40, seed=2)
     y = dense(window).astype(float)
     x = np.array([noise[column.tobytes()] for column in dense(window).T]).T
     np.testing.assert_allclose(sums.xx, (x * x).sum(axis=1), rtol=1e-5)

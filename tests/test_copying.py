@@ -10,7 +10,7 @@ from test_engine import make_window
 from npimpute.engine import reference
 from npimpute.engine.copying import sequences
 from npimpute.engine.li_stephens import LiStephens
-from npimpute.engine.ranking import take_ranks
+from npimpute.engine.ranking import add_to_ranks, clear_ranks, take_ranks
 
 NE, ERR = 3e4, 2e-3
 
@@ -59,7 +59,8 @@ def test_dosages_are_the_same_bytes_whatever_is_kept_beside_them(k, every):
 )
 def test_the_haplotypes_of_a_stretch_are_those_with_the_most_posterior(k, every, size, m):
     window, _ = make_window(np.random.default_rng(k + size), k=k, every=every)
-    sums = np.add.reduceat(Known(window).posterior, np.arange(0, len(window.typed), size), axis=1)
+    posterior, starts = Known(window).posterior, range(0, len(window.typed), size)
+    sums = np.stack([posterior[:, first : first + size + 1].sum(axis=1) for first in starts], axis=1)
     found = copied(window, size, m, threads=2).ranking.haplotypes
     assert found.shape == (*sums.shape[:2], m)
     for of_target, haplotypes in zip(sums, found, strict=True):
@@ -156,13 +157,23 @@ def test_sequences_do_not_depend_on_who_comes_with_them():
 
 
 @pytest.mark.parametrize(("k", "m", "values"), [(50, 7, 4), (50, 50, 10), (200, 1, 30), (200, 60, 1000), (9, 4, 1)])
-def test_ranks_are_taken_highest_first_ties_by_index_and_cleared(k, m, values):
+def test_ranks_are_taken_highest_first_ties_as_they_came_and_cleared(k, m, values):
     rng = np.random.default_rng(k + m)
+    rank, best, met = np.zeros(k, np.float32), np.full(k, 99, np.float32), np.zeros(k + 1, np.int64)
     for _ in range(20):
-        rank = (rng.integers(0, values, k) / 8).astype(np.float32)
-        expected = np.argsort(-rank, kind="stable")[:m]
-        best, ranked, before = np.full(k, 99, np.float32), np.full(m, -1, np.int32), rank.copy()
-        take_ranks(rank, best, ranked)
-        np.testing.assert_array_equal(ranked, expected)
-        np.testing.assert_array_equal(best[:m], before[expected])
-        assert not rank.any()
+        who, total = rng.permutation(k), np.zeros(k, np.float32)
+        for part in (who[: k // 2], who):
+            weight = (rng.integers(0, values, len(part)) / 8).astype(np.float32)
+            add_to_ranks(part, weight, rank, met)
+            total[part] += weight
+        came = met[1 : met[0] + 1].copy()
+        np.testing.assert_array_equal(np.sort(came), np.flatnonzero(total))
+        expected = came[np.argsort(-total[came], kind="stable")][:m]
+        ranked = np.full(m, 77, np.int32)
+        take_ranks(rank, met, best, ranked)
+        np.testing.assert_array_equal(ranked, np.append(expected, np.full(m - len(expected), -1)))
+        np.testing.assert_array_equal(best[: len(expected)], total[expected])
+        assert not rank.any() and met[0] == 0
+    add_to_ranks(np.arange(k), np.ones(k, np.float32), rank, met)
+    clear_ranks(rank, met)
+    assert not rank.any() and met[0] == 0

@@ -236,7 +236,8 @@ def test_fields_asked_for_are_those_written(data, whole, tmp_path, formats):
 
 
 def test_given_parameters_are_used(data, whole, tmp_path):
-    args = ["run", "--ref", data.ref, "--target", data.chip, "--map", data.map, "--threads", 1, "--format"]
+    args = ["run", "--ref", data.ref, "--target", data.chip, "--map", data.map, "--threads", 1]
+    args += ["--engine", "li-stephens", "--format"]
     both = ["GT,DS,HDS,GP,AP", "--ne", GIVEN["ne"], "--err", GIVEN["err"]]
     status, _, log = run_cli(*args, *both, "--out", tmp_path / "both.vcf.gz")
     assert status == 0 and "estimated" not in log

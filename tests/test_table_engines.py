@@ -417,16 +417,19 @@ def config(tmp_path, **options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "gru"}, "--engine gru: choose from li-stephens, knn, logistic, npssm-paper, msa-transformer, spin"),
+        (
+            {"engine": "gru"},
+            "--engine gru: choose from npssm, li-stephens, knn, logistic, npssm-paper, msa-transformer, spin",
+        ),
         *(({"engine": name}, f"--engine {name}: needs --model") for name in BODIES),
         *(({"engine": n, "model": "m"}, f"--engine {n}: takes no --model") for n in ("li-stephens", "knn", "logistic")),
         ({"device": "gpu", "engine": "logistic"}, "--device gpu: choose cpu, cuda, or cuda:N"),
         ({"device": "cuda:", "engine": "logistic"}, "--device cuda:: choose"),
         ({"device": "cuda:x", "engine": "npssm-paper", "model": "m"}, "--device cuda:x: choose"),
         ({"device": "cpu\n", "engine": "logistic"}, "--device cpu\n: choose"),
-        ({"device": "cuda"}, "--device cuda: --engine li-stephens runs on the CPU"),
+        ({"device": "cuda", "engine": "li-stephens"}, "--device cuda: --engine li-stephens runs on the CPU"),
         ({"device": "cuda:1", "engine": "knn"}, "--device cuda:1: --engine knn runs on the CPU"),
-        ({"context": 5}, "--context 5: --engine li-stephens uses every"),
+        ({"context": 5, "engine": "li-stephens"}, "--context 5: --engine li-stephens uses every"),
         ({"context": 5, "engine": "logistic"}, "--context 5: --engine logistic uses every"),
         ({"context": 0, "engine": "knn"}, "--context 0: at least one"),
         ({"ne": 1e4, "engine": "knn"}, "--ne 10000.0: --engine knn has no population size"),
@@ -442,6 +445,7 @@ def test_options_that_do_not_go_together_are_named(tmp_path, options, said):
     "options",
     [
         {"device": "cpu"},
+        {"engine": "npssm", "ne": 1e4, "model": "m", "context": 3, "calibrate": 0, "device": "cuda"},
         {"engine": "knn", "context": 3, "device": "cpu"},
         {"engine": "logistic", "device": "cuda:12"},
         {"engine": "npssm-paper", "model": "m", "context": 3, "device": "cuda"},

@@ -307,7 +307,7 @@ def model(tmp_path_factory) -> Path:
 
 def test_init_starts_from_a_model_s_weights_and_settings(panel, model, tmp_path):
     tiny_steps = replace(LOOP, steps=1, lr=1e-9, weight_decay=0.0)
-    train(settings(panel, tmp_path / "from", tiny_steps, init=model))
+    train(settings(panel, tmp_path / "from", tiny_steps, init=model, hold_out=0))
     train(settings(panel, tmp_path / "anew", tiny_steps))
     given, ours, others = weights(model), weights(tmp_path / "from"), weights(tmp_path / "anew")
     for name in given:

@@ -35,22 +35,21 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    default=ENGINES[0],
+    default=RunConfig.engine,
     show_default=True,
-    help="How to impute; all but the first are for comparison.",
+    help="How to impute: the network over exact Li-Stephens, Li-Stephens alone, or others for comparison.",
 )
-@click.option("--model", type=PATH, help="Directory of a trained model, for an engine that is a network.")
+@click.option("--model", type=PATH, help="Directory of a trained model, for a network.  [default for npssm: its own]")
 @click.option("--context", type=int, help="Panel haplotypes a network or knn reads.  [default: the model's; knn: 10]")
 @click.option("--device", help="cpu, cuda or cuda:N, for networks and logistic.  [default: cuda where there is one]")
-@click.option("--ne", type=float, help="Effective population size; estimated from the targets if not given.")
+@click.option("--ne", type=float, help="Effective population size; estimated from the panel if not given.")
 @click.option("--err", type=float, help="Allele mismatch probability; estimated from the targets if not given.")
 @click.option(
     "--calibrate",
     type=int,
-    default=0,
-    show_default=True,
     metavar="N",
-    help="Correct dosages by how N panel haplotypes are imputed when they are hidden; takes as long as N targets.",
+    help="Learn of every site from N panel haplotypes that are hidden and imputed, which takes as long as N targets; "
+    "0 for none.  [default for npssm: the model's, else 0]",
 )
 @click.option(
     "--format",

@@ -10,11 +10,14 @@ Axes: q sequences, m haplotypes, t columns (typed sites of a sequence).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
+from ..config import check_counts
+from ..errors import ConfigError
 from .passes import Prepared, observed_probability
 from .ranking import Ranking
 from .tables import Model
@@ -29,6 +32,46 @@ LOG_SCALE = np.float32(0.25)
 FLOOR, NEAR_CM = np.float32(1e-7), np.float32(1e-5)
 
 
+# Of probabilities at untyped rows, before their logarithm.
+ROW_FLOOR = 1e-6
+# Features of an untyped row, beside pooled states and what the panel tells of it.
+ROW_FEATURES = 11
+# Rows where Li-Stephens is this sure of either allele are left as they are.
+CERTAIN = 1e-3
+
+
+@dataclass(frozen=True)
+class CopyingConfig:
+    """Sizes of the network over typed sites. Raises ConfigError.
+
+    size: typed sites of a sequence; flank: more on either side that it sees; haplotypes: of a sequence. layers: 0 for
+    the read-out alone. width, d_state, expand: of the layers; row_state: channels that the read-out gets of them;
+    readout: width of its two hidden layers. calibrate: panel haplotypes that are hidden to learn of rows, if nothing
+    else is asked for.
+    """
+
+    architecture: str = "npssm"
+    size: int = 1
+    flank: int = 0
+    haplotypes: int = 8
+    layers: int = 0
+    width: int = 16
+    d_state: int = 4
+    expand: int = 1
+    row_state: int = 8
+    readout: int = 32
+    calibrate: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.architecture != "npssm":
+            raise ConfigError(f"architecture {self.architecture}: not npssm")
+        for name in ("layers", "flank", "calibrate"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: 0 or more")
+        names = ("size", "haplotypes", "width", "d_state", "expand", "row_state", "readout")
+        check_counts(**{name: getattr(self, name) for name in names})
+
+
 class Copying(NamedTuple):
     """p: (n, r) float32, what ``run_passes`` made of ``prepared`` at the parameters of ``model``."""
 
@@ -38,11 +81,30 @@ class Copying(NamedTuple):
     ranking: Ranking
 
 
+class Places(NamedTuple):
+    """Where rows lie among sequences, (r,) int64 each. stretch: the sequence of a target's; left, right: the core
+    columns before and after the row, which outside the typed sites are both the nearest."""
+
+    stretch: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+    @staticmethod
+    def of(copying: Copying) -> Places:
+        typed, size = copying.prepared.queries.typed_rows[:, 0], copying.ranking.size
+        before = np.searchsorted(typed, np.arange(copying.p.shape[1]), side="right") - 1
+        stretch = np.maximum(before, 0) // size
+        return Places(
+            stretch, np.maximum(before, 0) - stretch * size, np.minimum(before + 1, len(typed) - 1) - stretch * size
+        )
+
+
 class Sequences(NamedTuple):
     """Targets first..last-1 of a window, stretch by stretch: q = target x stretch.
 
-    haplotypes: (q, m) int32. haplotype: (q, m, t, 4), site: (q, t, 6), posterior: (q, m, t), all float32. Column
-    ``flank`` is the stretch's first typed site; columns beyond the window's ends are all 0.
+    haplotypes: (q, m) int32; one that fills up has no posterior anywhere. haplotype: (q, m, t, 4), site: (q, t, 6),
+    posterior: (q, m, t), all float32. Column ``flank`` is the stretch's first typed site; columns beyond the window's
+    ends are all 0.
     """
 
     haplotypes: np.ndarray
@@ -57,7 +119,7 @@ def sequences(copying: Copying, first: int, last: int, flank: int) -> Sequences:
     n, w, m = last - first, *ranking.haplotypes.shape[1:]
     columns = ranking.size + 1 + 2 * flank
     out = Sequences(
-        ranking.haplotypes[first:last].reshape(n * w, m),
+        np.maximum(ranking.haplotypes[first:last], 0).reshape(n * w, m),
         np.zeros((n * w, m, columns, HAPLOTYPE_FEATURES), np.float32),
         np.zeros((n * w, columns, SITE_FEATURES), np.float32),
         np.zeros((n * w, m, columns), np.float32),
@@ -102,6 +164,9 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
         at = 0
         while at < len(order):
             j = wanted[order[at]]
+            if j < 0:
+                at += 1
+                continue
             value = per
             for t in range(t_all):
                 if observed[q, t] >= 0:

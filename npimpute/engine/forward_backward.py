@@ -17,7 +17,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from .ranking import Ranking, add_to_ranks, take_ranks
+from .ranking import Ranking, add_to_ranks, clear_ranks, take_ranks
 from .tables import Blocks, Cells, Model, Queries, Scratch
 
 # A haplotype with less posterior than both of these is left out of a dosage and its share given to the others:
@@ -321,9 +321,10 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size,
         if t >= 0:
             _weigh_likely(t - begin, n_active, left, work)
             if ranked.shape[1]:
-                add_to_ranks(who, left, work.rank[0])
+                add_to_ranks(who, left, work.rank[0], work.met)
                 if t % size == 0:
-                    take_ranks(work.rank[0], work.rank[1], ranked[t // size])
+                    take_ranks(work.rank[0], work.met, work.rank[1], ranked[t // size])
+                    add_to_ranks(who, left, work.rank[0], work.met)
         for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
             if t >= 0 and t + 1 < last:
                 _pour(who, left, right, cells.classes, cell, work.mass)
@@ -366,6 +367,7 @@ def _impute_range(first, last, queries, blocks, cells, model, ranking, work, out
         _fill(work.n_who, 0)
         for i in range(len(blocks.order) - 1, -1, -1):
             _backward_block(i, queries, observed, blocks, cells, model, work, ranking.size, ranked, scales, out[q])
+        clear_ranks(work.rank[0], work.met)
 
 
 def impute_range(

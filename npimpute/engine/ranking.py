@@ -9,9 +9,9 @@ import numpy as np
 
 
 class Ranking(NamedTuple):
-    """size: typed sites of a stretch. haplotypes: (n, w, m) int32, in every stretch those with the most posterior, most
-    first. scale: (n, 3, t) float32, what the pass multiplied with: forward probabilities after a site, backward ones
-    before it, and their product there, which makes it the posterior.
+    """size: typed sites of a stretch. haplotypes: (n, w, m) int32, those with the most posterior over a stretch and the
+    site after it, most first, -1 where there are fewer. scale: (n, 3, t) float32, what the pass multiplied with:
+    forward probabilities after a site, backward ones before it, and their product there, which makes it the posterior.
 
     m may be 0: then nothing is kept. The pass takes it as a plain tuple, so the order of fields is part of it.
     """
@@ -27,24 +27,39 @@ class Ranking(NamedTuple):
 
 
 @numba.njit(nogil=True)
-def add_to_ranks(who, weight, rank):
+def add_to_ranks(who, weight, rank, met):
+    """Adds the weights of haplotypes ``who`` to their ranks. met: (1 + k,) int64, how many haplotypes have a rank, and
+    which."""
     for p in range(len(who)):
-        rank[who[p]] += weight[p]
+        if weight[p] > 0:
+            if rank[who[p]] == 0:
+                met[0] += 1
+                met[met[0]] = who[p]
+            rank[who[p]] += weight[p]
 
 
 @numba.njit(nogil=True)
-def take_ranks(rank, best, ranked):
-    """The haplotypes of highest ``rank`` (k,) into ``ranked`` (m,), highest first, ties by index, and their ranks into
-    ``best``; all of ``rank`` is 0 afterwards."""
+def clear_ranks(rank, met):
+    for i in range(1, met[0] + 1):
+        rank[met[i]] = 0
+    met[0] = 0
+
+
+@numba.njit(nogil=True)
+def take_ranks(rank, met, best, ranked):
+    """The haplotypes of highest ``rank`` (k,) into ``ranked`` (m,), highest first, and their ranks into ``best``; what
+    is left of ``ranked`` is -1. Nobody has a rank afterwards."""
     n, m = 0, len(ranked)
-    for j in range(len(rank)):
-        value = rank[j]
-        rank[j] = 0
+    for i in range(1, met[0] + 1):
+        value = rank[met[i]]
+        rank[met[i]] = 0
         if n == m and not value > best[m - 1]:
             continue
         p = n if n < m else m - 1
         while p and best[p - 1] < value:
             best[p], ranked[p] = best[p - 1], ranked[p - 1]
             p -= 1
-        best[p], ranked[p] = value, j
+        best[p], ranked[p] = value, met[i]
         n = min(n + 1, m)
+    ranked[n:] = -1
+    met[0] = 0

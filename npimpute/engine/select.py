@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from ..config import RunConfig
@@ -11,6 +12,7 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .li_stephens import LiStephens
+from .model_files import default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ def make_engine(config: RunConfig) -> Engine:
     """The engine that ``config`` asks for. Raises InputError or ConfigError if its model or device cannot be used."""
     if config.engine == "li-stephens":
         return LiStephens(config.ne, config.err, config.threads, config.seed)
+    if config.engine == "npssm":
+        return _npssm(config)
     if config.engine == "knn":
         from .knn import DEFAULT_NEIGHBOURS, KNN
 
@@ -33,13 +37,44 @@ def make_engine(config: RunConfig) -> Engine:
     return _network_engine(config.engine, config.model, config.context, device, config.err)
 
 
+def _npssm(config: RunConfig) -> Engine:
+    from .npssm import NPSSMEngine, WithoutLayers
+
+    path = config.model or default_model()
+    settings = _settings(path, config.engine)
+    settings = replace(settings, haplotypes=config.context or settings.haplotypes)
+    tensors = read_weights(path)
+    if settings.layers:
+        from .checkpoint import load_model
+        from .copying_network import WithLayers
+        from .device import choose_device
+
+        # Batches run side by side, each on one thread.
+        device = choose_device(config.device, 1)
+        reader = WithLayers(load_model(path)[0], device)
+    elif config.device not in (None, "cpu"):
+        raise ConfigError(f"--device {config.device}: the model {path} runs on the CPU")
+    else:
+        device, reader = "cpu", WithoutLayers(settings, tensors, path)
+    calibrate = settings.calibrate if config.calibrate is None else config.calibrate
+    log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
+    li_stephens = LiStephens(config.ne, config.err, config.threads, config.seed)
+    return NPSSMEngine(settings, tensors, reader, li_stephens, calibrate, config.threads, config.seed)
+
+
+def _settings(path: Path, engine: str):
+    settings = load_config(path)
+    if settings.architecture != engine:
+        raise ConfigError(f"--model {path}: is of another engine; use --engine {settings.architecture}")
+    return settings
+
+
 def _network_engine(name: str, model: Path, context: int | None, device: str, err: float | None) -> Engine:
     from .checkpoint import load_model
     from .network import NetworkPredictor
 
+    _settings(model, name)
     network, settings = load_model(model)
-    if settings.architecture != name:
-        raise ConfigError(f"--model {model}: is of another engine; use --engine {settings.architecture}")
     context = context or settings.context
     log.info("%s: model %s, context of %d haplotypes, on %s", name, model, context, device)
     return BlockEngine(name, NetworkPredictor(network, context, device), settings.block, err)

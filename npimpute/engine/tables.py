@@ -94,6 +94,7 @@ class Scratch(NamedTuple):
     mass: np.ndarray  # (k, 8) posterior per class of a cell, left and right in four lanes; all 0 between calls
     rows: np.ndarray  # (rows, 2) ALT probability per row of a cell, left and right
     rank: np.ndarray  # (2, k) sum of each haplotype's posterior over a ranking's typed sites; the highest sums
+    met: np.ndarray  # (1 + k,) int64, how many haplotypes have such a sum, and which
 
     @staticmethod
     def of(blocks: Blocks) -> Scratch:
@@ -106,7 +107,7 @@ class Scratch(NamedTuple):
             "alleles": (256,), "most": (4, groups), "xy": (2, k), "weight": (2, 2, k), "mass": (k, 8), "rows": (256, 2),
             "rank": (2, k),
         }  # fmt: skip
-        numbers = {"n_who": 3, "active": groups, "active_start": groups + 1}
+        numbers = {"n_who": 3, "active": groups, "active_start": groups + 1, "met": k + 1}
         return Scratch(
             who=np.empty((2, k), np.int32),
             **{name: np.zeros(shape, np.float32) for name, shape in shapes.items()},

@@ -7,18 +7,30 @@ target's is not in the panel either.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..context.blocks import BlockSize, nearest_typed
 from ..context.neighbours import mismatches, nearest, tables
 from ..errors import ConfigError, InputError
+from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel
 from ..types import Haplotypes
 
 # Beyond any number of mismatches: such a haplotype is never among the nearest.
 FAR = 1 << 40
+
+
+def check_ranges(config: Any, *ranges: tuple[str, float, float]) -> None:
+    """Makes the settings of these names tuples. Raises ConfigError unless each is two numbers, in order, between least
+    and most."""
+    for name, least, most in ranges:
+        values = tuple(getattr(config, name))
+        object.__setattr__(config, name, values)
+        if len(values) != 2 or not least <= values[0] <= values[1] <= most:
+            raise ConfigError(f"data.{name} {values}: two numbers, the smaller first, {least} to {most:g}")
 
 
 @dataclass(frozen=True)
@@ -40,11 +52,7 @@ class DataConfig:
     shuffle: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, least, most in (("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5), ("pool", 1, 1e9)):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)
-            if len(values) != 2 or not least <= values[0] <= values[1] <= most:
-                raise ConfigError(f"data.{name} {values}: two numbers, the smaller first, {least} to {most:g}")
+        check_ranges(self, ("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5), ("pool", 1, 1e9))
         if not 0 <= self.min_maf < 0.5:
             raise ConfigError(f"data.min_maf {self.min_maf}: at least 0, below 0.5")
         if not 0 <= self.shuffle <= 1:
@@ -55,7 +63,8 @@ class DataConfig:
 class Region:
     """One contig of a panel, held in memory. Rows as in ``types.Haplotypes``.
 
-    pos: (r,) int64. bits: (r, ceil(k/8)) uint8. k: haplotypes. count: (r,) int64, of ALT alleles.
+    pos: (r,) int64. bits: (r, ceil(k/8)) uint8. k: haplotypes. count: (r,) int64, of ALT alleles. cm: (r,) float64, if
+    a map was given.
     """
 
     name: str
@@ -63,6 +72,7 @@ class Region:
     bits: np.ndarray
     k: int
     count: np.ndarray
+    cm: np.ndarray | None = None
 
     @property
     def maf(self) -> np.ndarray:
@@ -73,8 +83,9 @@ class Region:
         return np.unpackbits(self.bits[rows], axis=1, count=self.k, bitorder="little")
 
 
-def read_regions(panels: Iterable[Panel]) -> list[Region]:
-    """Every contig of the panels, with the rows that vary. Raises InputError for one where nothing does."""
+def read_regions(panels: Iterable[Panel], genetic_map: GeneticMap | None = None) -> list[Region]:
+    """Every contig of the panels, with the rows that vary; with their cM if there is a map. Raises InputError for one
+    where nothing varies."""
     regions = []
     for panel in panels:
         by_contig: dict[str, list[Haplotypes]] = {}
@@ -82,7 +93,9 @@ def read_regions(panels: Iterable[Panel]) -> list[Region]:
             by_contig.setdefault(chunk.sites.contig, []).append(chunk)
         if not by_contig:
             raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to train on")
-        regions += [_varying(f"{panel.path}:{name}", chunks) for name, chunks in by_contig.items()]
+        for name, chunks in by_contig.items():
+            region = _varying(f"{panel.path}:{name}", chunks)
+            regions.append(replace(region, cm=genetic_map.to_cm(name, region.pos)) if genetic_map else region)
     return regions
 
 

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
+from ..engine.model_files import WEIGHTS
 from ..errors import ConfigError
 from ..outputs import file_errors
-from .state import METRICS, cut_metrics, load_state, save_state
+from .state import METRICS, cut_metrics, load_state, save_state, validated
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,8 @@ class Trainer:
     """Trains ``task`` into the directory ``out``: the model, metrics.jsonl, and the state to resume from.
 
     settings: what the run is, saved with its state; another run's state is refused. minutes: stop, resumable, after
-    so long. Raises ConfigError, also when the loss is not a number.
+    so long. improve: of a task that validates, save the model only where it validates better than the network does at
+    the start and than any saved before. Raises ConfigError, also when the loss is not a number.
     """
 
     def __init__(
@@ -149,7 +151,9 @@ class Trainer:
         settings: dict[str, Any],
         device: str = "cpu",
         minutes: float = math.inf,
+        improve: bool = False,
     ):
+        self._improve, self._best = improve, -math.inf
         self._task, self._config, self._out, self._settings, self._device = task, config, out, settings, device
         self._deadline = time.monotonic() + 60 * minutes
         self._processes = Processes.joined(device)
@@ -167,13 +171,22 @@ class Trainer:
         self._step = load_state(self._out, self._task.network, self._optimizer, self._settings)
         if self._leads:
             cut_metrics(self._out / METRICS, self._step)
+            if self._improve:
+                self._best = max(validated(self._out / METRICS), default=-math.inf)
         return self._step
+
+    @property
+    def saved(self) -> bool:
+        """Whether there is a model in ``out``."""
+        return (self._out / WEIGHTS).exists()
 
     def run(self, progress: Callable[[int, dict[str, float]], None] = lambda step, metrics: None) -> bool:
         """Trains to the end, or until the minutes are over; whether the end was reached. progress: called after every
         step with the steps done and the step's metrics."""
         config = self._config
         mine = range(self._processes.rank, config.accumulate, self._processes.world)
+        if self._improve and self._step == 0:
+            self._validate()
         with ThreadPoolExecutor(1) as pool:
             draws = ((step, i) for step in range(self._step, config.steps) for i in mine)
             queue = deque(pool.submit(self._draw, *draw) for draw in islice(draws, AHEAD))
@@ -238,12 +251,20 @@ class Trainer:
     def _validate(self) -> None:
         if self._leads and (found := self._task.validate()):
             self._write({"step": self._step, "validation": found})
+            if self._improve:
+                self._keep_if_best(found["all"]["pooled"])
         if self._processes.world > 1:
             distributed.barrier()
 
+    def _keep_if_best(self, r2: float) -> None:
+        if self._step and r2 > self._best:
+            self._task.save(self._out)
+        self._best = max(self._best, r2)
+
     def _save(self) -> None:
         if self._leads:
-            self._task.save(self._out)
+            if not self._improve:
+                self._task.save(self._out)
             save_state(self._out, self._task.network, self._optimizer, self._settings, self._step)
 
     def _write(self, metrics: dict[str, Any]) -> None:

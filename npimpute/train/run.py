@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from ..engine.checkpoint import load_weights
+from ..engine.checkpoint import load_weights, new_network
+from ..engine.copying import CopyingConfig
 from ..engine.device import choose_device
-from ..engine.network import NetworkConfig, TableNetwork
+from ..engine.network import NetworkConfig
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors
-from ..panel.genetic_map import read_genetic_map
+from ..panel.genetic_map import constant_rate, read_genetic_map
 from ..panel.panel import open_panel
-from .data import DataConfig, TableSource, read_regions
-from .loop import LoopConfig, Trainer
+from .copying_task import CopyingSource, CopyingTask
+from .data import DataConfig, Region, TableSource, read_regions
+from .loop import LoopConfig, Task, Trainer
 from .objective import ObjectiveConfig
 from .simulate import SimulationConfig, simulate
 from .state import METRICS, STATE
@@ -37,7 +40,7 @@ class TrainConfig:
     recombination rates they have, and validation's. validate: panels that are not trained on; without any, those
     trained on. hold_out: people, by name, who are left out of every panel and imputed to validate, some
     ``hold_out_rows`` sites in each panel; 0 for no validation. init: directory of a model whose weights to start from;
-    ``model`` has its architecture and body.
+    ``model`` has its architecture and body. objective: of networks that read tables.
     """
 
     out: Path
@@ -48,8 +51,8 @@ class TrainConfig:
     hold_out: int = 50
     hold_out_rows: int = 2_000
     init: Path | None = None
-    model: NetworkConfig = NetworkConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    model: NetworkConfig | CopyingConfig = NetworkConfig()
+    objective: ObjectiveConfig | None = ObjectiveConfig()
     data: DataConfig = DataConfig()
     loop: LoopConfig = LoopConfig()
     simulation: SimulationConfig = SimulationConfig()
@@ -99,24 +102,39 @@ def train(
     if not minutes >= 0:
         raise ConfigError(f"--minutes {minutes}: 0 or more")
     torch.manual_seed(config.loop.seed)
-    network, model = TableNetwork(config.model), config.model
+    network = new_network(config.model)
     if config.init is not None:
         load_weights(network, config.init)
-    regions, held_out = _data(config, threads)
-    source = TableSource(regions, config.data, model.block, model.context)
-    task = TableTask(network, model, source, config.objective, held_out, device)
+    task = _task(config, network, *_data(config, threads), device, threads)
     with file_errors(config.out):
         config.out.mkdir(parents=True, exist_ok=True)
         if not resume:  # of a run that ended before it saved anything
             (config.out / METRICS).unlink(missing_ok=True)
-    trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes)
-    log.info("%s: %d parameters", model.architecture, sum(p.numel() for p in network.parameters()))
+    improve = config.init is not None and config.hold_out > 0
+    trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes, improve)
+    log.info("%s: %d parameters", config.model.architecture, sum(p.numel() for p in network.parameters()))
     if resume:
         log.info("resumed after step %d of %d", trainer.resume(), config.loop.steps)
-    return trainer.run(progress)
+    done = trainer.run(progress)
+    if done and not trainer.saved:
+        raise ConfigError(
+            f"{config.out}: no step validated better than {config.init}, so no model was saved; train on more data, "
+            "longer, or with a lower --lr"
+        )
+    return done
 
 
-def _data(config: TrainConfig, threads: int) -> tuple[list, list[HeldOut]]:
+def _task(
+    config: TrainConfig, network: nn.Module, regions: list[Region], held_out: list[HeldOut], device: str, threads: int
+) -> Task:
+    if isinstance(config.model, CopyingConfig):
+        source = CopyingSource(regions, config.data, config.model)
+        return CopyingTask(network, config.model, source, held_out, device, threads)
+    source = TableSource(regions, config.data, config.model.block, config.model.context)
+    return TableTask(network, config.model, source, config.objective, held_out, device)
+
+
+def _data(config: TrainConfig, threads: int) -> tuple[list[Region], list[HeldOut]]:
     genetic_map = read_genetic_map(config.map) if config.map else None
     people: set[str] = set()
     held_out = []
@@ -127,7 +145,7 @@ def _data(config: TrainConfig, threads: int) -> tuple[list, list[HeldOut]]:
         held_out = [hold_out(path, people, *settings) for path in judges]
     panels = (open_panel(path, None, None, people & set(open_panel(path).samples), threads) for path in config.panels)
     simulated = (simulate(config.simulation, config.loop.seed + i, genetic_map) for i in range(config.simulate))
-    regions = read_regions([*panels, *simulated])
+    regions = read_regions([*panels, *simulated], genetic_map or constant_rate(1.0))
     for region in regions:
         log.info("training on %s: %d haplotypes, %d sites", region.name, region.k, len(region.pos))
     return regions, held_out

@@ -7,24 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from ..config import made
-from ..engine.checkpoint import load_config, network_config
+from ..engine.model_files import load_config, model_config
 from ..errors import ConfigError
+from .copying_task import CopyingDataConfig
 from .data import DataConfig
 from .loop import LoopConfig
 from .objective import ObjectiveConfig
 from .run import TrainConfig
 from .simulate import SimulationConfig
 
-TABLES = {"objective": ObjectiveConfig, "data": DataConfig, "loop": LoopConfig, "simulation": SimulationConfig}
+LOOP = {"loop": LoopConfig, "simulation": SimulationConfig}
+TABLE_NETWORKS = {"objective": ObjectiveConfig, "data": DataConfig} | LOOP
+COPYING_NETWORK = {"data": CopyingDataConfig} | LOOP
 
 
 def train_config(architecture: str, values: dict[str, Any], out: Path, init: Path | None, **options) -> TrainConfig:
-    """values: tables "model" and those of ``TABLES``. options: the other fields of ``TrainConfig``.
+    """values: tables "model" and those of the architecture. options: the other fields of ``TrainConfig``.
 
     Raises ConfigError, also for settings that do not exist or are of the wrong kind.
     """
-    if unknown := sorted(set(values) - {"model", *TABLES}):
-        raise ConfigError(f"no table of settings {', '.join(unknown)}; there are model, {', '.join(TABLES)}")
+    known = COPYING_NETWORK if architecture == "npssm" else TABLE_NETWORKS
+    if unknown := sorted(set(values) - {"model", *known}):
+        raise ConfigError(f"no table of settings {', '.join(unknown)}; there are model, {', '.join(known)}")
     model = values.get("model", {})
     if not isinstance(model, dict) or "architecture" in model:
         raise ConfigError("model: a table of settings; the architecture is the command's first word, not one of them")
@@ -35,6 +39,6 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
             raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
         if "body" in model:
             raise ConfigError(f"--init {init}: brings its body's settings; only model.context and model.block are free")
-    options["model"] = network_config(start | model, "model")
-    tables = {name: made(settings, values.get(name, {}), name) for name, settings in TABLES.items()}
+    options["model"] = model_config(start | model, "model")
+    tables = {"objective": None} | {name: made(kind, values.get(name, {}), name) for name, kind in known.items()}
     return TrainConfig(out=out, init=init, **options, **tables)

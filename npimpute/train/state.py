@@ -70,6 +70,13 @@ def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
+def validated(path: Path) -> list[float]:
+    """Pooled r2 of every validation in the metrics."""
+    found = (json.loads(line).get("validation") for line in path.read_text().splitlines())
+    r2 = (validation["all"]["pooled"] for validation in found if validation is not None)
+    return [value for value in r2 if value is not None]
+
+
 def cut_metrics(path: Path, step: int) -> None:
     """Drops what was measured after ``step``, and a last line that was never finished."""
     if not path.exists():

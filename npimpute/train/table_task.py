@@ -60,7 +60,8 @@ class TableTask:
         if not self._held_out:
             return {}
         predictor = NetworkPredictor(self.network, self._config.context, self._device)
-        found = validate(BlockEngine(self._config.architecture, predictor, self._config.block), self._held_out)
+        engine = BlockEngine(self._config.architecture, predictor, self._config.block)
+        found = validate(engine, self._held_out)
         log.info("held-out people: r2 %.4f over %d alleles", found["all"]["pooled"], found["all"]["alleles"])
         return found
 

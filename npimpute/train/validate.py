@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,10 +88,15 @@ def _typed_sites(panel: Haplotypes, starts: np.ndarray, config: DataConfig, seed
 
 def validate(engine: Engine, held_out: list[HeldOut]) -> dict[str, dict[str, float]]:
     """``r2_by_maf`` of the engine's dosages over all the windows together."""
+    return compare((engine.impute(part.window) for part in held_out), held_out)
+
+
+def compare(imputed: Iterable[np.ndarray], held_out: list[HeldOut]) -> dict[str, dict[str, float]]:
+    """``r2_by_maf`` over all the windows together. imputed: ALT probabilities of each, (n, r) float32."""
     people = max(part.truth.shape[1] for part in held_out) // 2
     dosages, truths, mafs = [], [], []
-    for part in held_out:
-        p = engine.impute(part.window)[:, part.rows].T
+    for p, part in zip(imputed, held_out, strict=True):
+        p = p[:, part.rows].T
         truth = part.truth[part.rows].astype(np.float64)
         count, k = part.window.panel.counts()[part.rows], part.window.panel.k
         # Not everybody is in every panel: who is not, does not count there.

@@ -1,0 +1,116 @@
+"""The default engine: exact Li-Stephens, and a network over typed sites that corrects it where it is not sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ..context.windows import Window
+from .copying import Copying, CopyingConfig, Places, Sequences, sequences
+from .li_stephens import LiStephens
+from .model_files import check_shapes
+from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_without_layers
+from .self_imputed import self_impute
+
+# Sequences of one batch; results do not depend on it.
+BATCH = 256
+
+
+class Reader(Protocol):
+    """What makes corrections and states of sequences. flank: columns that it wants on either side of the core."""
+
+    flank: int
+
+    def __call__(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        """(q, m, c) and (q, m, c, s) float32 of the core columns."""
+        ...
+
+
+class WithoutLayers:
+    """A network that is its read-out alone."""
+
+    flank = 0
+
+    def __init__(self, config: CopyingConfig, tensors: dict[str, np.ndarray], path: Path):
+        """path: named in the InputError for weights that are not those of ``config``."""
+        check_shapes(shapes_without_layers(config), {name: t.shape for name, t in tensors.items()}, path)
+        self._weights = ReadWeights.of(tensors)
+
+    def __call__(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
+        return read(sequences, self._weights)
+
+
+class Ready(NamedTuple):
+    """A window as Li-Stephens leaves it, and its rows."""
+
+    copying: Copying
+    rows: Untyped
+
+
+class NPSSMEngine:
+    """See ``base.Engine``. tensors: the network's weights by name; reader: the part before the read-out.
+
+    calibrate: panel haplotypes to hide and impute, 0 for none. threads, seed: as for ``LiStephens``; seed also chooses
+    whom to hide.
+    """
+
+    name = "npssm"
+
+    def __init__(
+        self,
+        config: CopyingConfig,
+        tensors: dict[str, np.ndarray],
+        reader: Reader,
+        li_stephens: LiStephens,
+        calibrate: int,
+        threads: int = 1,
+        seed: int = 1,
+    ):
+        self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
+        self._li_stephens, self._calibrate, self._threads, self._seed = li_stephens, calibrate, threads, seed
+
+    @property
+    def error_rate(self) -> float:
+        return self._li_stephens.error_rate
+
+    def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
+        """See ``Engine.impute``."""
+        if len(window.typed) == 0:
+            return self._li_stephens.impute(window, progress)
+        ready = self.ready(window, lambda share: progress(0.8 * share))
+        p = self.correct(ready)
+        progress(1.0)
+        return p
+
+    def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
+        """What needs no weights. The window has a typed site."""
+        n = window.alleles.shape[1]
+        first = n / (n + self._calibrate)
+        ls = self._li_stephens
+        copying = ls.copying(window, self._config.size, self._config.haplotypes, lambda share: progress(first * share))
+        later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
+        known = self_impute(ls.impute, window, self._calibrate, self._seed, later).features()
+        fraction = copying.prepared.queries.fraction
+        return Ready(copying, Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), known))
+
+    def correct(self, ready: Ready) -> np.ndarray:
+        """(n, r) float32, see ``Engine.impute``."""
+        p = ready.copying.p.copy()
+        n, w, _ = ready.copying.ranking.haplotypes.shape
+        step = max(1, BATCH // w)
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(lambda first: self._correct(ready, p, first, min(first + step, n)), range(0, n, step)))
+        return p
+
+    def _correct(self, ready: Ready, p: np.ndarray, first: int, last: int) -> None:
+        whole = sequences(ready.copying, first, last, self._reader.flank)
+        correction, state = self._reader(whole)
+        core = slice(self._reader.flank, self._reader.flank + correction.shape[2])
+        parts = Sequences(
+            whole.haplotypes, whole.haplotype[:, :, core], whole.site[:, core], whole.posterior[:, :, core]
+        )
+        read_out(p[first:last], parts, correction, state, ready.rows, self._out)
