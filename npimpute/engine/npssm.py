@@ -14,7 +14,7 @@ from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
 from .model_files import check_shapes
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_without_layers
-from .self_imputed import self_impute
+from .self_imputed import SelfImputed, self_impute
 
 # Sequences of one batch; results do not depend on it.
 BATCH = 256
@@ -45,10 +45,11 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as Li-Stephens leaves it, and its rows."""
+    """A window as Li-Stephens leaves it, its rows, and what the panel told of them."""
 
     copying: Copying
     rows: Untyped
+    told: SelfImputed
 
 
 class NPSSMEngine:
@@ -93,9 +94,10 @@ class NPSSMEngine:
         ls = self._li_stephens
         copying = ls.copying(window, self._config.size, self._config.haplotypes, lambda share: progress(first * share))
         later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
-        known = self_impute(ls.impute, window, self._calibrate, self._seed, later).features()
+        told = self_impute(ls.impute, window, self._calibrate, self._seed, later)
         fraction = copying.prepared.queries.fraction
-        return Ready(copying, Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), known))
+        rows = Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), told.features())
+        return Ready(copying, rows, told)
 
     def correct(self, ready: Ready) -> np.ndarray:
         """(n, r) float32, see ``Engine.impute``."""
