@@ -46,6 +46,11 @@ def places(copying, flank):
     return np.arange(w)[:, None] * size + np.arange(-flank, size + 1 + flank)
 
 
+def every(copying, first, last, flank):
+    """The sequences of these targets, all stretches."""
+    return sequences(copying, first, np.ones((last - first, copying.ranking.haplotypes.shape[1]), bool), flank)
+
+
 @pytest.mark.parametrize(("k", "every"), [(40, 4), (300, 9)])
 def test_dosages_are_the_same_bytes_whatever_is_kept_beside_them(k, every):
     window, _ = make_window(np.random.default_rng(1), k=k, every=every)
@@ -83,7 +88,7 @@ def test_sequences_hold_the_model_over_all_haplotypes(k, size, m, flank):
     """Posterior and, of two targets, what comes from the left and from the right alone: the same without the rest."""
     window, _ = make_window(np.random.default_rng(k + size), k=k, every=4, missing=0.1)
     known, copying = Known(window), copied(window, size, m)
-    at, found = places(copying, flank), sequences(copying, 0, 6, flank)
+    at, found = places(copying, flank), every(copying, 0, 6, flank)
     n, w, _ = copying.ranking.haplotypes.shape
     np.testing.assert_array_equal(found.haplotypes, copying.ranking.haplotypes.reshape(n * w, m))
     assert found.posterior.shape == (n * w, m, at.shape[1])
@@ -120,7 +125,7 @@ def test_sites_tell_their_distances_frequencies_and_what_was_expected():
     alleles[n_alt > 1, 4] = 2
     window = replace(window, alleles=alleles)
     known, copying = Known(window), copied(window, 7, 4)
-    at, found = places(copying, 4), sequences(copying, 0, 6, 4)
+    at, found = places(copying, 4), every(copying, 0, 6, 4)
     log = lambda x: 0.25 * np.log(x)  # noqa: E731
     seen = {"missing": 0, "clipped": 0, "multi-allelic": 0, "of no haplotype": 0}
     for s, site in enumerate(found.site):
@@ -149,10 +154,10 @@ def test_sequences_do_not_depend_on_who_comes_with_them():
     window, _ = make_window(np.random.default_rng(4), k=60, n=9)
     copying = copied(window, 6, 8)
     _, w, _ = copying.ranking.haplotypes.shape
-    for whole, part in zip(sequences(copying, 0, 9, 3), sequences(copying, 3, 7, 3), strict=True):
+    for whole, part in zip(every(copying, 0, 9, 3)[:4], every(copying, 3, 7, 3)[:4], strict=True):
         assert part.tobytes() == whole[3 * w : 7 * w].tobytes()
     alone = copied(replace(window, alleles=window.alleles[:, 5:6]), 6, 8)
-    for whole, part in zip(sequences(copying, 0, 9, 3), sequences(alone, 0, 1, 3), strict=True):
+    for whole, part in zip(every(copying, 0, 9, 3)[:4], every(alone, 0, 1, 3)[:4], strict=True):
         assert part.tobytes() == whole[5 * w : 6 * w].tobytes()
 
 
@@ -177,3 +182,14 @@ def test_ranks_are_taken_highest_first_ties_as_they_came_and_cleared(k, m, value
     add_to_ranks(np.arange(k), np.ones(k, np.float32), rank, met)
     clear_ranks(rank, met)
     assert not rank.any() and met[0] == 0
+
+
+def test_only_the_sequences_that_are_wanted_are_made():
+    window, _ = make_window(np.random.default_rng(8), n=7, every=2)
+    copying = copied(window, 3, 6)
+    wanted = np.random.default_rng(9).random((5, copying.ranking.haplotypes.shape[1])) < 0.3
+    whole, part = every(copying, 1, 6, 2), sequences(copying, 1, wanted, 2)
+    assert (part.number[~wanted] == -1).all() and part.number[wanted].tolist() == list(range(wanted.sum()))
+    for all_values, values in zip(whole[:4], part[:4], strict=True):
+        np.testing.assert_array_equal(values, all_values[wanted.ravel()])
+    assert len(sequences(copying, 0, np.zeros_like(wanted), 2).haplotypes) == 0

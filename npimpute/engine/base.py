@@ -22,6 +22,15 @@ def panel_frequencies(window: Window) -> np.ndarray:
     return np.tile((window.panel.counts() / window.panel.k).astype(np.float32), (window.alleles.shape[1], 1))
 
 
+def share_out(p: np.ndarray, sites: np.ndarray) -> None:
+    """Scales the probabilities of a site's rows to a sum of 1 where they add up to more, in place.
+
+    p: (n, r) float32. sites: (x, 2) int64, a site's first row and the one after its last.
+    """
+    for first, last in sites[np.diff(sites)[:, 0] > 1]:
+        p[:, first:last] /= np.maximum(p[:, first:last].sum(axis=1, keepdims=True), 1)
+
+
 class Engine(Protocol):
     """Imputes one window at a time; windows of a contig come in order."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..context.blocks import Block, BlockSize, cut_blocks
 from ..context.windows import Window
-from .base import check_error_rate, panel_frequencies
+from .base import check_error_rate, panel_frequencies, share_out
 
 ERROR_RATE = 1e-3  # of an observed allele, as Li-Stephens starts from
 
@@ -46,15 +46,9 @@ class BlockEngine:
             p[:, block.rows[block.wanted]] = self._predictor.predict(block)
             done += int(block.wanted.sum())
             progress(done / total)
-        _share_out(p, starts)
+        # Rows of one site were imputed apart.
+        share_out(p, np.stack([starts[:-1], starts[1:]], axis=1))
         return p
-
-
-def _share_out(p: np.ndarray, starts: np.ndarray) -> None:
-    """Rows of one site were imputed apart: where their probabilities add up to more than 1, they are scaled to 1."""
-    for site in np.flatnonzero(np.diff(starts) > 1):
-        rows = slice(starts[site], starts[site + 1])
-        p[:, rows] /= np.maximum(p[:, rows].sum(axis=1, keepdims=True), 1)
 
 
 def batches(n: int, most: float) -> list[slice]:

@@ -100,29 +100,31 @@ class Places(NamedTuple):
 
 
 class Sequences(NamedTuple):
-    """Targets first..last-1 of a window, stretch by stretch: q = target x stretch.
+    """Of targets and stretches that are wanted, target by target.
 
     haplotypes: (q, m) int32; one that fills up has no posterior anywhere. haplotype: (q, m, t, 4), site: (q, t, 6),
     posterior: (q, m, t), all float32. Column ``flank`` is the stretch's first typed site; columns beyond the window's
-    ends are all 0.
+    ends are all 0. number: (n, w) int64, which of the q belongs to a target and stretch, -1 where it was not wanted.
     """
 
     haplotypes: np.ndarray
     haplotype: np.ndarray
     site: np.ndarray
     posterior: np.ndarray
+    number: np.ndarray
 
 
-def sequences(copying: Copying, first: int, last: int, flank: int) -> Sequences:
-    """The sequences of targets first..last-1; releases the GIL."""
+def sequences(copying: Copying, first: int, wanted: np.ndarray, flank: int) -> Sequences:
+    """wanted: (n, w) bool, of targets first..first+n-1 and every stretch. Releases the GIL."""
     ranking, prepared = copying.ranking, copying.prepared
-    n, w, m = last - first, *ranking.haplotypes.shape[1:]
+    last, m, q = first + len(wanted), ranking.haplotypes.shape[2], int(wanted.sum())
     columns = ranking.size + 1 + 2 * flank
     out = Sequences(
-        np.maximum(ranking.haplotypes[first:last], 0).reshape(n * w, m),
-        np.zeros((n * w, m, columns, HAPLOTYPE_FEATURES), np.float32),
-        np.zeros((n * w, columns, SITE_FEATURES), np.float32),
-        np.zeros((n * w, m, columns), np.float32),
+        np.maximum(ranking.haplotypes[first:last][wanted], 0),
+        np.zeros((q, m, columns, HAPLOTYPE_FEATURES), np.float32),
+        np.zeros((q, columns, SITE_FEATURES), np.float32),
+        np.zeros((q, m, columns), np.float32),
+        np.where(wanted, np.cumsum(wanted).reshape(wanted.shape) - 1, -1),
     )
     per_site = _per_site(copying, first, last)
     haplotypes = np.ascontiguousarray(prepared.codes.T)
@@ -153,13 +155,16 @@ def _per_site(copying: Copying, first: int, last: int) -> np.ndarray:
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site, flank, out):
     size, ranked, scale = ranking
-    _, haplotype, site, posterior = out
+    _, haplotype, site, posterior, number = out
     t_all, k, w, m = len(switch), len(codes), ranked.shape[1], ranked.shape[2]
     columns = size + 1 + 2 * flank
     forward, backward = np.empty(t_all, np.float32), np.empty(t_all, np.float32)
     one, per = np.float32(1), np.float32(1) / np.float32(k)
     for q in range(first, last):
-        wanted = ranked[q].ravel()
+        wanted = np.full(w * m, -1, np.int32)
+        for a in range(w):
+            if number[q - first, a] >= 0:
+                wanted[a * m : (a + 1) * m] = ranked[q, a]
         order = np.argsort(wanted, kind="mergesort")
         at = 0
         while at < len(order):
@@ -183,7 +188,7 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
                     value = value * ((one - switch[t]) * scale[q, 1, t]) + switch[t] * per
             while at < len(order) and wanted[order[at]] == j:
                 a, i = order[at] // m, order[at] % m
-                s = (q - first) * w + a
+                s = number[q - first, a]
                 for c in range(columns):
                     t = a * size - flank + c
                     if 0 <= t < t_all:
@@ -195,9 +200,9 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
                         haplotype[s, i, c, 3] = one if codes[j, t] == observed[q, t] else np.float32(0)
                 at += 1
         for a in range(w):
+            s = number[q - first, a]
             for c in range(columns):
                 t = a * size - flank + c
-                if 0 <= t < t_all:
-                    s = (q - first) * w + a
+                if s >= 0 and 0 <= t < t_all:
                     site[s, c, :5] = per_site[q - first, t]
                     site[s, c, 5] = one

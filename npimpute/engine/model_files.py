@@ -62,11 +62,15 @@ def model_config(found: dict, what: str) -> NetworkConfig | CopyingConfig:
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of the model in directory ``path``. Raises InputError."""
+    """The tensors of the model in directory ``path``, float32. Raises InputError."""
     try:
-        return load_file(path / WEIGHTS)
-    except (OSError, SafetensorError) as error:
+        tensors = load_file(path / WEIGHTS)
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: bfloat16, which numpy does not have
         raise InputError(f"{path / WEIGHTS}: cannot be read as weights ({error})") from error
+    for name, value in tensors.items():
+        if value.dtype != np.float32:
+            raise InputError(f"{path / WEIGHTS}: {name} is {value.dtype}; weights are float32")
+    return tensors
 
 
 def check_shapes(own: dict[str, tuple], found: dict[str, tuple], path: Path) -> None:

@@ -10,10 +10,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ..context.windows import Window
+from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
 from .model_files import check_shapes
-from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_without_layers
+from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_without_layers, unsure
 from .self_imputed import SelfImputed, self_impute
 
 # Sequences of one batch; results do not depend on it.
@@ -45,11 +46,13 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as Li-Stephens leaves it, its rows, and what the panel told of them."""
+    """A window as Li-Stephens leaves it, its rows, and what the panel told of them. sites: (x, 2) int64, first row and
+    the one after the last of every untyped site."""
 
     copying: Copying
     rows: Untyped
     told: SelfImputed
+    sites: np.ndarray
 
 
 class NPSSMEngine:
@@ -97,7 +100,9 @@ class NPSSMEngine:
         told = self_impute(ls.impute, window, self._calibrate, self._seed, later)
         fraction = copying.prepared.queries.fraction
         rows = Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), told.features())
-        return Ready(copying, rows, told)
+        starts = window.panel.row_start()
+        sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
+        return Ready(copying, rows, told, sites)
 
     def correct(self, ready: Ready) -> np.ndarray:
         """(n, r) float32, see ``Engine.impute``."""
@@ -106,13 +111,16 @@ class NPSSMEngine:
         step = max(1, BATCH // w)
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(lambda first: self._correct(ready, p, first, min(first + step, n)), range(0, n, step)))
+        # Rows of one site were corrected apart.
+        share_out(p, ready.sites)
         return p
 
     def _correct(self, ready: Ready, p: np.ndarray, first: int, last: int) -> None:
-        whole = sequences(ready.copying, first, last, self._reader.flank)
+        wanted = unsure(p[first:last], ready.rows, ready.copying.ranking.haplotypes.shape[1])
+        whole = sequences(ready.copying, first, wanted, self._reader.flank)
         correction, state = self._reader(whole)
         core = slice(self._reader.flank, self._reader.flank + correction.shape[2])
-        parts = Sequences(
-            whole.haplotypes, whole.haplotype[:, :, core], whole.site[:, core], whole.posterior[:, :, core]
+        parts = whole._replace(
+            haplotype=whole.haplotype[:, :, core], site=whole.site[:, core], posterior=whole.posterior[:, :, core]
         )
         read_out(p[first:last], parts, correction, state, ready.rows, self._out)

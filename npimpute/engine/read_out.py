@@ -25,8 +25,6 @@ from .self_imputed import FEATURES
 
 # Sums may be taken in any order, but always in the same one: no loop that sums may also store.
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-# Haplotypes with less posterior have no say in a row; their states are not computed.
-UNLIKELY = np.float32(1e-5)
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _FLOOR = np.float32(ROW_FLOOR)
 
@@ -121,14 +119,8 @@ def _mean_square(x):
     return s / np.float32(len(x))
 
 
-@_jit
-def _unlikely(posterior, t):
-    """Whether no row on either side of column t has any posterior of this haplotype to speak of."""
-    return max(posterior[max(t - 1, 0)], posterior[t], posterior[min(t + 1, len(posterior) - 1)]) < UNLIKELY
-
-
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _read(haplotype, site, posterior, weights, correction, state):
+def _read(haplotype, site, weights, correction, state):
     w_haplotype, w_site, bias, norm, w_correction, w_state, biases = weights
     q_all, m, t_all, n = haplotype.shape
     x, here = np.empty(len(bias), np.float32), np.empty((t_all, len(bias)), np.float32)
@@ -138,10 +130,6 @@ def _read(haplotype, site, posterior, weights, correction, state):
             _linear(site[q, t], site.shape[2], w_site, here[t])
         for i in range(m):
             for t in range(t_all):
-                if _unlikely(posterior[q, i], t):
-                    correction[q, i, t] = _ZERO
-                    state[q, i, t] = _ZERO
-                    continue
                 x[:] = here[t]
                 _linear(haplotype[q, i, t], n, w_haplotype, x)
                 scale = _ONE / np.sqrt(_mean_square(x) + np.float32(1e-5))
@@ -159,7 +147,7 @@ def read(sequences: Sequences, weights: ReadWeights) -> tuple[np.ndarray, np.nda
     """``CopyingNetwork.read`` of a network without layers, for sequences without flanks; releases the GIL."""
     correction = np.empty(sequences.posterior.shape, np.float32)
     state = np.empty((*correction.shape, len(weights.biases) - 1), np.float32)
-    _read(sequences.haplotype, sequences.site, sequences.posterior, tuple(weights), correction, state)
+    _read(sequences.haplotype, sequences.site, tuple(weights), correction, state)
     return correction, state
 
 
@@ -235,18 +223,37 @@ def _deep(x, weights, h1, h2):
     return total
 
 
+@_jit
+def _unsure(p):
+    return CERTAIN < p < _ONE - np.float32(CERTAIN)
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=True)
+def _find_unsure(p, stretch, untyped, wanted):
+    for q in range(len(p)):
+        for r in range(p.shape[1]):
+            if untyped[r] and _unsure(p[q, r]):
+                wanted[q, stretch[r]] = True
+
+
+def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
+    """(n, stretches) bool: whether a stretch has rows to read out, by ``p`` (n, r) of Li-Stephens; releases the GIL."""
+    wanted = np.zeros((len(p), stretches), bool)
+    _find_unsure(p, rows.stretch, rows.untyped, wanted)
+    return wanted
+
+
 @numba.njit(nogil=True, error_model="numpy", cache=True)
 def _read_out(p, sequences, correction, state, rows, weights, scratch):
     bits, stretch, all_left, all_right, fraction, untyped, known = rows
-    haplotypes, _, site, posterior = sequences
+    haplotypes, _, site, posterior, number = sequences
     there, weight, carries, x, h1, h2 = scratch
-    w = len(haplotypes) // len(p)
     for q in range(len(p)):
         for r in range(p.shape[1]):
             before = p[q, r]
-            if not untyped[r] or before <= CERTAIN or before >= _ONE - np.float32(CERTAIN):
+            if not untyped[r] or not _unsure(before):
                 continue
-            s, left, right, f = q * w + stretch[r], all_left[r], all_right[r], fraction[r]
+            s, left, right, f = number[q, stretch[r]], all_left[r], all_right[r], fraction[r]
             _gather(s, r, left, right, f, bits, haplotypes, posterior, correction, there, weight, carries)
             inside, inside_alt, alt, ref, best_alt, best_ref = _masses(there, weight, carries)
             outside = max(_ONE - inside, _ZERO)

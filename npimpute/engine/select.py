@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .li_stephens import LiStephens
-from .model_files import default_model, load_config, read_weights
+from .model_files import WEIGHTS, default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def _npssm(config: RunConfig) -> Engine:
     elif config.device not in (None, "cpu"):
         raise ConfigError(f"--device {config.device}: the model {path} runs on the CPU")
     else:
-        device, reader = "cpu", WithoutLayers(settings, tensors, path)
+        device, reader = "cpu", WithoutLayers(settings, tensors, path / WEIGHTS)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
     li_stephens = LiStephens(config.ne, config.err, config.threads, config.seed)

@@ -184,11 +184,10 @@ def make_batch(
 ) -> Batch:
     """chosen: (q,) sequences, target x stretch; picked: the rows of each. known: (r, 6), truth: (r, n)."""
     n, w, m = copying.ranking.haplotypes.shape
-    every, places, alleles = (
-        sequences(copying, 0, n, model.flank),
-        Places.of(copying),
-        window.panel.alleles(slice(None)),
-    )
+    wanted = np.zeros(n * w, bool)
+    wanted[chosen] = True
+    found, places = sequences(copying, 0, wanted.reshape(n, w), model.flank), Places.of(copying)
+    order, alleles = found.number.ravel()[chosen], window.panel.alleles(slice(None))
     shape = (len(chosen), max(map(len, picked)))
     left, right = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     fraction, truths, counts = (np.zeros(shape, np.float32) for _ in range(3))
@@ -198,10 +197,10 @@ def make_batch(
         here, target = (i, slice(len(rows))), s // w
         left[here], right[here] = places.left[rows], places.right[rows]
         fraction[here], p[here] = copying.prepared.queries.fraction[rows], copying.p[target, rows]
-        carried[here], told[here] = alleles[rows][:, every.haplotypes[s]], known[rows]
+        carried[here], told[here] = alleles[rows][:, found.haplotypes[order[i]]], known[rows]
         truths[here], counts[here] = truth[rows, target], 1
     rows = Rows(*map(torch.from_numpy, (left, right, fraction, carried, p, told)))
-    parts = (every.haplotype[chosen], every.site[chosen], every.posterior[chosen])
+    parts = (found.haplotype[order], found.site[order], found.posterior[order])
     return Batch(*map(torch.from_numpy, parts), rows, *map(torch.from_numpy, (truths, counts)))
 
 
