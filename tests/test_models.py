@@ -1,14 +1,17 @@
 """The models that are shipped: whole, small, described, and better than what is simpler."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import EXAMPLES, matrix, r2, read_rows
+from cyvcf2 import VCF
 
 from npimpute.config import RunConfig
 from npimpute.engine.checkpoint import load_model
+from npimpute.engine.model_files import default_model, load_config
 from npimpute.pipeline import run
 
 MODELS = sorted(path for path in (Path(__file__).parent.parent / "models").iterdir() if path.is_dir())
@@ -43,3 +46,31 @@ def test_the_small_npssm_knows_more_than_the_nearest_haplotypes(tmp_path):
         assert len(truth) == len(rows) > 50
         accuracy[engine] = r2(matrix(rows), copies)
     assert accuracy["npssm-paper"] > max(0.85, accuracy["knn"])
+
+
+def test_the_default_model_is_the_one_that_run_uses():
+    assert default_model() == Path(__file__).parent.parent / "models" / "npssm"
+    config = load_config(default_model())
+    assert config.architecture == "npssm" == RunConfig.engine
+    # The default needs no torch, which takes seconds to load.
+    assert config.layers == 0 and config.calibrate > 0
+
+
+def test_the_default_knows_more_than_li_stephens_of_real_people(tmp_path):
+    """On a real region that the model was not trained on, people of whom it has seen nothing."""
+    root = Path(os.environ.get("NPIMPUTE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = root / "imputation" / "chr20_EUR"
+    if not data.is_dir():
+        pytest.skip(f"no {data}; NPIMPUTE_DATA names another directory with the data")
+    files = {"ref": data / "panel.vcf.gz", "target": data / "chip.phased.vcf.gz", "map": data / "chr20.b37.gmap.gz"}
+    files |= {"region": "20:1500000-2000000", "threads": 2}
+    wrong = {}
+    for engine in ("li-stephens", "npssm"):
+        run(RunConfig(**files, out=tmp_path / f"{engine}.bcf", engine=engine))
+        imputed = {(v.POS, v.REF, *v.ALT): v.format("DS")[:, 0] for v in VCF(tmp_path / f"{engine}.bcf")}
+        wrong[engine] = sum(
+            ((v.genotype.array()[:, :2].sum(axis=1) - imputed[v.POS, v.REF, *v.ALT]) ** 2).sum()
+            for v in VCF(data / "truth.vcf.gz")
+            if (v.POS, v.REF, *v.ALT) in imputed and len(v.ALT) == 1
+        )
+    assert wrong["npssm"] < 0.99 * wrong["li-stephens"]

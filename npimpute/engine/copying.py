@@ -73,12 +73,21 @@ class CopyingConfig:
 
 
 class Copying(NamedTuple):
-    """p: (n, r) float32, what ``run_passes`` made of ``prepared`` at the parameters of ``model``."""
+    """p: (n, r) float32, what ``run_passes`` made of ``prepared`` at the parameters of ``model``. codes: (k, t) uint8,
+    those of ``prepared`` by haplotype. frequency: (t, 256) float64, of each allele code in the panel."""
 
     p: np.ndarray
     prepared: Prepared
     model: Model
     ranking: Ranking
+    codes: np.ndarray
+    frequency: np.ndarray
+
+    @staticmethod
+    def of(p: np.ndarray, prepared: Prepared, model: Model, ranking: Ranking) -> Copying:
+        counts = np.stack([np.bincount(site, minlength=256) for site in prepared.codes])
+        codes = np.ascontiguousarray(prepared.codes.T)
+        return Copying(p, prepared, model, ranking, codes, counts / len(codes))
 
 
 class Places(NamedTuple):
@@ -127,8 +136,7 @@ def sequences(copying: Copying, first: int, wanted: np.ndarray, flank: int) -> S
         np.where(wanted, np.cumsum(wanted).reshape(wanted.shape) - 1, -1),
     )
     per_site = _per_site(copying, first, last)
-    haplotypes = np.ascontiguousarray(prepared.codes.T)
-    known = (prepared.queries.observed, haplotypes, *copying.model, tuple(ranking), per_site)
+    known = (prepared.queries.observed, copying.codes, *copying.model, tuple(ranking), per_site)
     _fill_sequences(first, last, *known, flank, tuple(out))
     return out
 
@@ -138,9 +146,8 @@ def _per_site(copying: Copying, first: int, last: int) -> np.ndarray:
     prepared = copying.prepared
     observed = prepared.queries.observed[first:last]
     missing = observed < 0
-    t, k = prepared.codes.shape
-    share = np.stack([np.bincount(site, minlength=256) for site in prepared.codes]) / k
-    frequency = share[np.arange(t), np.maximum(observed, 0)]
+    k, t = copying.codes.shape
+    frequency = copying.frequency[np.arange(t), np.maximum(observed, 0)]
     expected = observed_probability(copying.p[first:last], prepared.queries, first)
     gap = np.log(np.diff(prepared.cm) + NEAR_CM)
     out = np.empty((*observed.shape, SITE_FEATURES - 1), np.float32)

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
 from .copying import Copying
 from .parameters import START_ERR, START_NE, estimate
-from .passes import prepare, run_passes
+from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
 
 
@@ -49,16 +49,21 @@ class LiStephens:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
         if len(window.typed) == 0:
             return panel_frequencies(window)
-        return self.copying(window, 1, 0, progress).p
+        return self._run(window, 1, 0, progress)[0]
 
     def copying(
         self, window: Window, size: int, m: int, progress: Callable[[float], None] = lambda share: None
     ) -> Copying:
         """What ``impute`` gives, and each target's m likeliest haplotypes (all of a smaller panel) by stretches of
         ``size`` typed sites, where the window has an untyped row. It has a typed site."""
+        p, prepared, ranking = self._run(window, size, m, progress)
+        return Copying.of(p, prepared, prepared.model(self.ne, self.error_rate), ranking)
+
+    def _run(
+        self, window: Window, size: int, m: int, progress: Callable[[float], None]
+    ) -> tuple[np.ndarray, Prepared, Ranking]:
         if self._ne is None or self._err is None:
             self._ne, self._err = estimate(window, self._ne, self._err, self._threads, self._seed)
         prepared = prepare(window, self._threads)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k))
-        p = run_passes(prepared, self.ne, self.error_rate, self._threads, ranking, progress)
-        return Copying(p, prepared, prepared.model(self.ne, self.error_rate), ranking)
+        return run_passes(prepared, self.ne, self.error_rate, self._threads, ranking, progress), prepared, ranking

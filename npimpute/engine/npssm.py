@@ -18,7 +18,7 @@ from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_w
 from .self_imputed import SelfImputed, self_impute
 
 # Sequences of one batch; results do not depend on it.
-BATCH = 256
+BATCH = 4096
 
 
 class Reader(Protocol):

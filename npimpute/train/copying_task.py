@@ -27,7 +27,7 @@ from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers
 from ..engine.self_imputed import self_impute
 from ..errors import ConfigError
 from ..types import Haplotypes, Sites
-from .data import DataConfig, Region, check_ranges, random_array
+from .data import ArrayConfig, Region, check_ranges, random_array
 from .validate import HeldOut, compare
 
 log = logging.getLogger(__name__)
@@ -38,15 +38,14 @@ TRIES = 100
 
 
 @dataclass(frozen=True)
-class CopyingDataConfig(DataConfig):
-    """How windows are drawn. Raises ConfigError.
+class CopyingDataConfig(ArrayConfig):
+    """How windows are drawn, beside their arrays. Raises ConfigError.
 
-    Arrays as for tables (``DataConfig``; no pool, no shuffle). people: of the panel, log-uniformly between the two (a
-    region with fewer gives all). alike: share of the draws whose people are those most like one of them, as in a panel
-    of one ancestry. hidden: people who are imputed. typed: a window has so many typed sites at most; rows: and about
-    so many rows. ne, err: of Li-Stephens, log-uniformly between the two. calibrate: panel
-    haplotypes that are hidden to learn of the rows, likewise, but none in a share ``uncalibrated`` of the draws.
-    per_sequence: rows of a sequence that are learnt from, at most.
+    people: of the panel, log-uniformly between the two (a region with fewer gives all). alike: share of the draws whose
+    people are those most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a
+    window has so many typed sites at most; rows: and about so many rows. ne, err: of Li-Stephens, log-uniformly between
+    the two. calibrate: panel haplotypes that are hidden to learn of the rows, likewise, but none in a share
+    ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are learnt from, at most.
     """
 
     people: tuple[int, int] = (250, 800)
@@ -66,9 +65,9 @@ class CopyingDataConfig(DataConfig):
         for name in ("alike", "uncalibrated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"data.{name} {getattr(self, name)}: between 0 and 1")
-        for name in ("hidden", "typed", "rows", "per_sequence"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"data.{name} {getattr(self, name)}: at least 1")
+        for name, least in (("hidden", 1), ("typed", LEAST_TYPED), ("rows", 1), ("per_sequence", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"data.{name} {getattr(self, name)}: at least {least}")
         if self.hidden > self.people[0] // 2:
             raise ConfigError(f"data.hidden {self.hidden}: at most half of data.people {self.people[0]}")
 
@@ -109,7 +108,10 @@ class CopyingSource:
             batch = self._batch(*drawn, rng, count) if drawn is not None else None
             if batch is not None:
                 return batch
-        raise ConfigError(f"{TRIES} draws gave no window of {LEAST_TYPED} typed sites; lower data.spacing_kb")
+        raise ConfigError(
+            f"{TRIES} draws gave no window of {LEAST_TYPED} typed sites with a row where Li-Stephens is not sure; "
+            "lower data.spacing_kb"
+        )
 
     def _window(self, region: Region, rng: np.random.Generator) -> tuple[Window, np.ndarray] | None:
         """A window with hidden people as its targets, and what they carry, (r, n) uint8."""
@@ -229,8 +231,8 @@ class CopyingTask:
         logits = network(batch.haplotype, batch.site, batch.posterior, batch.rows)
         total = batch.counts.sum()
         loss = (F.binary_cross_entropy_with_logits(logits, batch.truth, reduction="none") * batch.counts).sum() / total
-        with torch.no_grad():
-            before = (F.binary_cross_entropy(batch.rows.p, batch.truth, reduction="none") * batch.counts).sum() / total
+        p = torch.where(batch.truth > 0, batch.rows.p, 1 - batch.rows.p)
+        before = -(torch.log(p) * batch.counts).sum() / total
         return loss, {"loss": float(loss.detach()), "li_stephens": float(before)}
 
     def validate(self) -> dict[str, Any]:

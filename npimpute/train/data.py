@@ -29,30 +29,43 @@ def check_ranges(config: Any, *ranges: tuple[str, float, float]) -> None:
     for name, least, most in ranges:
         values = tuple(getattr(config, name))
         object.__setattr__(config, name, values)
-        if len(values) != 2 or not least <= values[0] <= values[1] <= most:
+        numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
+        if not numbers or not least <= values[0] <= values[1] <= most:
             raise ConfigError(f"data.{name} {values}: two numbers, the smaller first, {least} to {most:g}")
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """How tables are drawn. Raises ConfigError.
+class ArrayConfig:
+    """How arrays are drawn. Raises ConfigError.
 
     spacing_kb: an array has one site each so many kb, drawn log-uniformly between the two. min_typed_maf: its sites
-    have at least this minor allele frequency, drawn uniformly between the two. min_maf: untyped sites with less are
-    left out of tables. pool: the context is chosen from so many haplotypes, log-uniformly between the two, drawn from
-    the region's (all, where it has no more): small pools are panels where the nearest haplotype often changes.
-    shuffle: share of the draws whose context is in random order instead of nearest last, so that copying the last
-    rows is no way around comparing them with the query.
+    have at least this minor allele frequency, drawn uniformly between the two.
     """
 
     spacing_kb: tuple[float, float] = (1.5, 7.0)
     min_typed_maf: tuple[float, float] = (0.01, 0.05)
+
+    def __post_init__(self) -> None:
+        check_ranges(self, ("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5))
+
+
+@dataclass(frozen=True)
+class DataConfig(ArrayConfig):
+    """How tables are drawn, beside their arrays. Raises ConfigError.
+
+    min_maf: untyped sites with less are left out of tables. pool: the context is chosen from so many haplotypes,
+    log-uniformly between the two, drawn from the region's (all, where it has no more): small pools are panels where the
+    nearest haplotype often changes. shuffle: share of the draws whose context is in random order instead of nearest
+    last, so that copying the last rows is no way around comparing them with the query.
+    """
+
     min_maf: float = 0.0
     pool: tuple[int, int] = (1_000_000, 1_000_000)
     shuffle: float = 0.0
 
     def __post_init__(self) -> None:
-        check_ranges(self, ("spacing_kb", 1e-3, 1e6), ("min_typed_maf", 0, 0.5), ("pool", 1, 1e9))
+        super().__post_init__()
+        check_ranges(self, ("pool", 1, 1e9))
         if not 0 <= self.min_maf < 0.5:
             raise ConfigError(f"data.min_maf {self.min_maf}: at least 0, below 0.5")
         if not 0 <= self.shuffle <= 1:
@@ -184,7 +197,7 @@ class TableSource:
         return rng.permutation(k)[size + 2 :]  # beside a query and its sister
 
 
-def random_array(region: Region, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+def random_array(region: Region, config: ArrayConfig, rng: np.random.Generator) -> np.ndarray:
     """Rows (int64, increasing) that an array might type: one, of those frequent enough, in every bin of its spacing."""
     spacing = 1e3 * np.exp(rng.uniform(*np.log(config.spacing_kb)))
     eligible = np.flatnonzero(region.maf >= rng.uniform(*config.min_typed_maf))

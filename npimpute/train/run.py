@@ -15,12 +15,13 @@ from torch import nn
 from ..engine.checkpoint import load_weights, new_network
 from ..engine.copying import CopyingConfig
 from ..engine.device import choose_device
+from ..engine.model_files import WEIGHTS
 from ..engine.network import NetworkConfig
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors
 from ..panel.genetic_map import constant_rate, read_genetic_map
 from ..panel.panel import open_panel
-from .copying_task import CopyingSource, CopyingTask
+from .copying_task import CopyingDataConfig, CopyingSource, CopyingTask
 from .data import DataConfig, Region, TableSource, read_regions
 from .loop import LoopConfig, Task, Trainer
 from .objective import ObjectiveConfig
@@ -53,7 +54,7 @@ class TrainConfig:
     init: Path | None = None
     model: NetworkConfig | CopyingConfig = NetworkConfig()
     objective: ObjectiveConfig | None = ObjectiveConfig()
-    data: DataConfig = DataConfig()
+    data: DataConfig | CopyingDataConfig = DataConfig()
     loop: LoopConfig = LoopConfig()
     simulation: SimulationConfig = SimulationConfig()
 
@@ -98,6 +99,9 @@ def train(
         raise InputError(
             f"{config.out}: holds a training run; add --resume to go on with it, or name another directory"
         )
+    improve = config.init is not None and config.hold_out > 0
+    if improve and not resume and (config.out / WEIGHTS).exists():
+        raise InputError(f"{config.out}: holds a model, which would be taken for a better one; name another directory")
     device = choose_device(device, threads)
     if not minutes >= 0:
         raise ConfigError(f"--minutes {minutes}: 0 or more")
@@ -110,7 +114,6 @@ def train(
         config.out.mkdir(parents=True, exist_ok=True)
         if not resume:  # of a run that ended before it saved anything
             (config.out / METRICS).unlink(missing_ok=True)
-    improve = config.init is not None and config.hold_out > 0
     trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes, improve)
     log.info("%s: %d parameters", config.model.architecture, sum(p.numel() for p in network.parameters()))
     if resume:

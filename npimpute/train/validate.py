@@ -15,7 +15,7 @@ from ..errors import ConfigError, InputError
 from ..panel.genetic_map import GeneticMap, constant_rate
 from ..panel.panel import Panel, open_panel
 from ..types import Haplotypes, Sites
-from .data import DataConfig, random_array, region_of
+from .data import ArrayConfig, random_array, region_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def choose_people(panels: list[Panel], count: int, seed: int) -> set[str]:
 def hold_out(
     path: Path,
     people: set[str],
-    config: DataConfig,
+    config: ArrayConfig,
     most_rows: int,
     seed: int,
     genetic_map: GeneticMap | None = None,
@@ -79,7 +79,7 @@ def _first_contig(panel: Panel) -> Haplotypes:
     return Haplotypes(Sites.concat([c.sites for c in chunks]), np.concatenate([c.bits for c in chunks]), chunks[0].k)
 
 
-def _typed_sites(panel: Haplotypes, starts: np.ndarray, config: DataConfig, seed: int) -> np.ndarray:
+def _typed_sites(panel: Haplotypes, starts: np.ndarray, config: ArrayConfig, seed: int) -> np.ndarray:
     """(t,) int64: biallelic sites that an array might type."""
     biallelic = np.flatnonzero(np.diff(starts) == 1)
     region = region_of("", panel.sites.pos[biallelic], panel.bits[starts[biallelic]], panel.k)
