@@ -69,7 +69,7 @@ class RunConfig:
     out: Path
     map: Path | None = None
     region: str | None = None
-    engine: str = "li-stephens"
+    engine: str = "npssm"
     model: Path | None = None
     context: int | None = None
     device: str | None = None

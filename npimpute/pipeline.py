@@ -19,9 +19,7 @@ from .dosage.calibrate import calibrate
 from .dosage.quality import R2Table, SampleQuality
 from .dosage.stitch import StitchConfig, stitch
 from .engine.base import Engine
-from .engine.npssm import NPSSMEngine
 from .engine.select import make_engine
-from .engine.self_imputed import SelfImputed
 from .errors import InputError
 from .panel.align import Match
 from .panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
@@ -77,8 +75,8 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
     with _writers(config, targets.samples, contigs) as write:
         for window, contig in _windows(chunks, targets, genetic_map, region, config, summary):
             done = _progress_from(summary, targets, window, progress)
-            p, told = _imputed(engine, window, config, done)
-            for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality, told):
+            p = _imputed(engine, window, config, done)
+            for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality):
                 write(dosages)
                 _count(summary, dosages)
         _check_overlap(config, summary, panel, targets)
@@ -87,20 +85,16 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
     return summary
 
 
-def _imputed(
-    engine: Engine, window: Window, config: RunConfig, progress: Callable[[float], None]
-) -> tuple[np.ndarray, SelfImputed | None]:
-    """The engine's probabilities, and what people of the panel who were hidden told, if any were."""
-    if isinstance(engine, NPSSMEngine) and len(window.typed):
-        ready = engine.ready(window, progress)
-        return engine.correct(ready), ready.told
-    n, hidden = window.alleles.shape[1], config.calibrate or 0
+def _imputed(engine: Engine, window: Window, config: RunConfig, progress: Callable[[float], None]) -> np.ndarray:
+    """The engine's probabilities. npssm hides haplotypes by itself; what others gave is calibrated where that is asked
+    for, which then takes the later share of the time."""
+    n, hidden = window.alleles.shape[1], 0 if config.engine == "npssm" else config.calibrate or 0
     first = n / (n + hidden)
     p = engine.impute(window, lambda share: progress(first * share))
-    if not hidden or isinstance(engine, NPSSMEngine):
-        return p, None
-    later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
-    return p, calibrate(engine, window, p, hidden, config.seed, later)
+    if hidden:
+        later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
+        calibrate(engine, window, p, hidden, config.seed, later)
+    return p
 
 
 def _sample_list(path: Path | None) -> set[str] | None:

@@ -104,8 +104,7 @@ class Dosages:
     typed, imputed: (s,) bool, the site was in the target; the site's values were (also) imputed.
     af, dr2, er2: (r,) float32, NaN where undefined (er2 at untyped sites).
     n_hap: (r,) int64, sum_p, sum_pq: (r,) float64: over the p that are not missing their count, sum p, and sum
-    p (1 - p), from which AF, DR2 and INFO follow and which add up over batches of samples. xr2: (r,) float32, the
-    squared correlation with the truth that hidden people of the panel lead to expect; NaN where unknown.
+    p (1 - p), from which AF, DR2 and INFO follow and which add up over batches of samples.
     """
 
     sites: Sites
@@ -118,4 +117,3 @@ class Dosages:
     n_hap: np.ndarray
     sum_p: np.ndarray
     sum_pq: np.ndarray
-    xr2: np.ndarray

@@ -138,8 +138,17 @@ def test_people_may_be_alike(draw):
 
 def test_what_cannot_be_drawn_from_is_refused_in_one_line():
     wrong = dict.fromkeys(("alike", "uncalibrated"), (-0.1, 1.1, NAN)) | {"typed": (11,), "rows": (0, -1)}
-    wrong |= {"people": ((19, 50), (50, 20), (20,), (20, 2e9), ("a", "b")), "hidden": (0, 126), "calibrate": ((1, 5), (5, 4))}
-    wrong |= {"ne": ((0, 5), (5, 4), (1, 2e9)), "err": ((0, 0.1), (0.1, 0.5)), "per_sequence": (0,), "spacing_kb": ((5, 4),)}
+    wrong |= {
+        "people": ((19, 50), (50, 20), (20,), (20, 2e9), ("a", "b")),
+        "hidden": (0, 126),
+        "calibrate": ((1, 5), (5, 4)),
+    }
+    wrong |= {
+        "ne": ((0, 5), (5, 4), (1, 2e9)),
+        "err": ((0, 0.1), (0.1, 0.5)),
+        "per_sequence": (0,),
+        "spacing_kb": ((5, 4),),
+    }
     for name, value in ((name, value) for name, values in wrong.items() for value in values):
         with pytest.raises(ConfigError, match=rf"^data\.{name} [^\n]+\Z"):
             CopyingDataConfig(**{name: value})

@@ -54,9 +54,8 @@ def dosages(sites: Sites, n: int, rng: np.random.Generator, missing: float = 0.0
         dr2 = np.nan_to_num(1 - sum_pq / (sum_p - sum_p * af))
     typed = rng.random(len(sites)) < 0.4
     er2 = np.where(np.repeat(typed, sites.n_alt()), rng.random(len(p)), np.nan).astype(np.float32)
-    xr2 = np.where(np.isnan(er2) & (rng.random(len(p)) < 0.7), rng.random(len(p)), np.nan).astype(np.float32)
     single = (x.astype(np.float32) for x in (af, dr2))
-    return Dosages(sites, p, typed, ~typed | (rng.random(len(sites)) < 0.2), *single, er2, n_hap, sum_p, sum_pq, xr2)
+    return Dosages(sites, p, typed, ~typed | (rng.random(len(sites)) < 0.2), *single, er2, n_hap, sum_p, sum_pq)
 
 
 def example(repeats: int = 12, seed: int = 5, contig: str = "chr20", start: int = 1000) -> Dosages:
@@ -71,7 +70,7 @@ def example(repeats: int = 12, seed: int = 5, contig: str = "chr20", start: int 
 def cut(d: Dosages, start: int, stop: int) -> Dosages:
     rows = np.concatenate([[0], np.cumsum(d.sites.n_alt())])
     site, row = slice(start, stop), slice(rows[start], rows[stop])
-    by_row = (a[row] for a in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq, d.xr2))
+    by_row = (a[row] for a in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq))
     return Dosages(d.sites.slice(start, stop), d.p[row], d.typed[site], d.imputed[site], *by_row)
 
 
@@ -151,7 +150,7 @@ def test_info(tmp_path, kind):
     d = example()
     rows = np.concatenate([[0], np.cumsum(d.sites.n_alt())])
     wanted = {"AF": d.af, "DR2": d.dr2, "R2": d.dr2, "INFO": d.dr2, "SP": d.sum_p, "SPQ": d.sum_pq}
-    with_er2 = with_xr2 = 0
+    with_er2 = 0
     for s, record in enumerate(records(save(tmp_path / f"out{kind}", d))):
         info = dict(record.INFO)
         assert info.pop("TYPED", False) == d.typed[s]
@@ -165,12 +164,8 @@ def test_info(tmp_path, kind):
         if d.typed[s]:
             with_er2 += 1
             np.testing.assert_allclose(info.pop("ER2"), d.er2[rows[s] : rows[s + 1]], atol=5.1e-5)
-        xr2 = d.xr2[rows[s] : rows[s + 1]]
-        if not np.isnan(xr2).all():
-            with_xr2 += 1
-            np.testing.assert_allclose(np.array(info.pop("XR2"), float), xr2 if len(xr2) > 1 else xr2[0], atol=5.1e-5)
         assert info == {}
-    assert 0 < with_er2 < len(d.sites) and 0 < with_xr2 < len(d.sites)
+    assert 0 < with_er2 < len(d.sites)
 
 
 def test_info_text_and_order(tmp_path):
@@ -178,8 +173,7 @@ def test_info_text_and_order(tmp_path):
     p = np.array([[0.0, 0.5, 0.4996, 1.0], [0.25, 0, 0, 0], [0, 0, np.nan, 0]], np.float32)
     row = (np.array([0.4999004, 1e-6, 0.0]), np.array([0.61234, 0.5, np.nan]), np.array([0.98766, np.nan, np.nan]))
     sums = (np.array([4, 4, 4]), np.array([1.9996, 0.25, 0.0]), np.array([1.49960016, 0.0625, 0.0]))
-    xr2 = np.array([np.nan, 0.25, np.nan])
-    d = Dosages(sites, p, np.array([True, True]), np.array([True, False]), *row, *sums, xr2)
+    d = Dosages(sites, p, np.array([True, True]), np.array([True, False]), *row, *sums)
     with VariantWriter(tmp_path / "out.vcf", ("a", "b"), CONTIGS, ("GT", "DS")) as out:
         out.write(d)
     lines = (tmp_path / "out.vcf").read_text().splitlines()
@@ -191,7 +185,7 @@ def test_info_text_and_order(tmp_path):
         "SPQ=1.4996;TYPED;IMP\tGT:DS\t0|1:0.5\t0|1:1.5"
     )
     assert lines[-1] == (
-        "chr20\t9\t.\tC\tT,A\t.\tPASS\tAF=0.000001,0;DR2=0.5,.;R2=0.5,.;INFO=0.5,.;XR2=0.25,.;NH=4;SP=0.25,0;SPQ=0.0625,0;"
+        "chr20\t9\t.\tC\tT,A\t.\tPASS\tAF=0.000001,0;DR2=0.5,.;R2=0.5,.;INFO=0.5,.;NH=4;SP=0.25,0;SPQ=0.0625,0;"
         "TYPED\tGT:DS\t0|0:0.25,0\t.|0:0,."
     )
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..context.windows import Window
-from ..engine.self_imputed import SelfImputed
 from ..panel.align import Match
 from ..types import Dosages, Sites, Targets
 from .quality import SampleQuality, dr2, er2
@@ -34,12 +33,10 @@ def stitch(
     targets: Targets,
     config: StitchConfig,
     quality: SampleQuality | None = None,
-    told: SelfImputed | None = None,
 ) -> Iterator[Dosages]:
     """The window's own sites, in order, some thousand rows at a time.
 
-    p: (n, r) float32 from an engine. quality: receives the samples' figures. told: of the window's rows, by hidden
-    people of the panel.
+    p: (n, r) float32 from an engine. quality: receives the samples' figures.
     """
     rows = window.panel.row_start()
     start = window.start
@@ -49,10 +46,6 @@ def stitch(
         stop = min(max(stop, start + 1), window.stop)
         stop = int(np.searchsorted(window.panel.sites.pos, window.panel.sites.pos[stop - 1], side="right"))
         dosages = _panel_sites(window, p, rows, start, stop, error_rate, config.keep_typed, quality)
-        if told is not None:
-            expected = told.expected_r2(dosages.dr2, slice(rows[start], rows[stop]))
-            untyped = np.repeat(~dosages.typed, np.diff(rows[start : stop + 1]))
-            dosages = replace(dosages, xr2=np.where(untyped, expected, np.float32(np.nan)))
         dosages = _well_imputed(dosages, config.min_r2)
         end = len(only) if stop == window.stop else np.searchsorted(
             targets.sites.pos[only], window.panel.sites.pos[stop - 1], side="right"
@@ -121,8 +114,7 @@ def _dosages(sites, p, typed, imputed, quality_er2) -> Dosages:
     sum_pq = np.einsum("ij,ij->i", filled, 1 - filled, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         af = (sum_p / n).astype(np.float32)
-    unknown = np.full(len(p), np.nan, np.float32)
-    return Dosages(sites, p, typed, imputed, af, dr2(n, sum_p, sum_pq), quality_er2, n, sum_p, sum_pq, unknown)
+    return Dosages(sites, p, typed, imputed, af, dr2(n, sum_p, sum_pq), quality_er2, n, sum_p, sum_pq)
 
 
 def _target_only(window: Window, targets: Targets) -> np.ndarray:
@@ -146,7 +138,7 @@ def _take(dosages: Dosages, index: np.ndarray) -> Dosages:
     rows = np.repeat(starts[index], n_alt[index])
     rows += np.arange(len(rows)) - np.repeat(np.cumsum(n_alt[index]) - n_alt[index], n_alt[index])
     d = dosages
-    per_row = [values[rows] for values in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq, d.xr2)]
+    per_row = [values[rows] for values in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq)]
     return Dosages(d.sites.take(index), d.p[rows], d.typed[index], d.imputed[index], *per_row)
 
 
@@ -162,7 +154,7 @@ def _well_imputed(dosages: Dosages, min_r2: float) -> Dosages:
 def _merged(a: Dosages, b: Dosages) -> Dosages:
     """Both, by position; at the same position ``a`` first."""
     order = np.argsort(np.concatenate([a.sites.pos, b.sites.pos]), kind="stable")
-    fields = ("typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pq", "xr2")
+    fields = ("typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pq")
     joined = [np.concatenate([getattr(a, name), getattr(b, name)]) for name in fields]
     both = Dosages(Sites.concat([a.sites, b.sites]), np.concatenate([a.p, b.p]), *joined)
     return _take(both, order)

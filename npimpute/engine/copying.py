@@ -60,7 +60,7 @@ class CopyingConfig:
     expand: int = 1
     row_state: int = 8
     readout: int = 32
-    calibrate: int = 1000
+    calibrate: int = 400
 
     def __post_init__(self) -> None:
         if self.architecture != "npssm":
@@ -137,7 +137,10 @@ def sequences(copying: Copying, first: int, wanted: np.ndarray, flank: int) -> S
     )
     per_site = _per_site(copying, first, last)
     known = (prepared.queries.observed, copying.codes, *copying.model, tuple(ranking), per_site)
-    _fill_sequences(first, last, *known, flank, tuple(out))
+    # A haplotype's passes serve all the stretches that it is in.
+    by_haplotype = np.where(wanted[..., None], ranking.haplotypes[first:last], -1).reshape(len(wanted), -1)
+    order = np.argsort(by_haplotype, axis=1, kind="stable")
+    _fill_sequences(first, last, *known, by_haplotype, order, flank, tuple(out))
     return out
 
 
@@ -160,7 +163,7 @@ def _per_site(copying: Copying, first: int, last: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site, flank, out):
+def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site, by_haplotype, orders, flank, out):
     size, ranked, scale = ranking
     _, haplotype, site, posterior, number = out
     t_all, k, w, m = len(switch), len(codes), ranked.shape[1], ranked.shape[2]
@@ -168,11 +171,7 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
     forward, backward = np.empty(t_all, np.float32), np.empty(t_all, np.float32)
     one, per = np.float32(1), np.float32(1) / np.float32(k)
     for q in range(first, last):
-        wanted = np.full(w * m, -1, np.int32)
-        for a in range(w):
-            if number[q - first, a] >= 0:
-                wanted[a * m : (a + 1) * m] = ranked[q, a]
-        order = np.argsort(wanted, kind="mergesort")
+        wanted, order = by_haplotype[q - first], orders[q - first]
         at = 0
         while at < len(order):
             j = wanted[order[at]]
@@ -211,5 +210,6 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
             for c in range(columns):
                 t = a * size - flank + c
                 if s >= 0 and 0 <= t < t_all:
-                    site[s, c, :5] = per_site[q - first, t]
-                    site[s, c, 5] = one
+                    for i in range(per_site.shape[2]):
+                        site[s, c, i] = per_site[q - first, t, i]
+                    site[s, c, per_site.shape[2]] = one

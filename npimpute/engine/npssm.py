@@ -15,7 +15,7 @@ from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
 from .model_files import check_shapes
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_without_layers, unsure
-from .self_imputed import SelfImputed, self_impute
+from .self_imputed import self_impute
 
 # Sequences of one batch; results do not depend on it.
 BATCH = 4096
@@ -46,12 +46,11 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as Li-Stephens leaves it, its rows, and what the panel told of them. sites: (x, 2) int64, first row and
-    the one after the last of every untyped site."""
+    """A window as Li-Stephens leaves it, and its rows. sites: (x, 2) int64, first row and the one after the last of
+    every untyped site."""
 
     copying: Copying
     rows: Untyped
-    told: SelfImputed
     sites: np.ndarray
 
 
@@ -97,12 +96,12 @@ class NPSSMEngine:
         ls = self._li_stephens
         copying = ls.copying(window, self._config.size, self._config.haplotypes, lambda share: progress(first * share))
         later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
-        told = self_impute(ls.impute, window, self._calibrate, self._seed, later)
+        known = self_impute(ls.impute, window, self._calibrate, self._seed, later).features()
         fraction = copying.prepared.queries.fraction
-        rows = Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), told.features())
+        rows = Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), known)
         starts = window.panel.row_start()
         sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
-        return Ready(copying, rows, told, sites)
+        return Ready(copying, rows, sites)
 
     def correct(self, ready: Ready) -> np.ndarray:
         """(n, r) float32, see ``Engine.impute``."""

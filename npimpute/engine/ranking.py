@@ -61,5 +61,6 @@ def take_ranks(rank, met, best, ranked):
             p -= 1
         best[p], ranked[p] = value, met[i]
         n = min(n + 1, m)
-    ranked[n:] = -1
+    for p in range(n, m):
+        ranked[p] = -1
     met[0] = 0

@@ -98,6 +98,12 @@ def _transposed(weight: np.ndarray) -> np.ndarray:
 
 
 @_jit
+def _copy(values, out):
+    for i in range(len(values)):
+        out[i] = values[i]
+
+
+@_jit
 def _silu(x):
     return x / (_ONE + np.exp(-x))
 
@@ -126,11 +132,11 @@ def _read(haplotype, site, weights, correction, state):
     x, here = np.empty(len(bias), np.float32), np.empty((t_all, len(bias)), np.float32)
     for q in range(q_all):
         for t in range(t_all):
-            here[t] = bias
+            _copy(bias, here[t])
             _linear(site[q, t], site.shape[2], w_site, here[t])
         for i in range(m):
             for t in range(t_all):
-                x[:] = here[t]
+                _copy(here[t], x)
                 _linear(haplotype[q, i, t], n, w_haplotype, x)
                 scale = _ONE / np.sqrt(_mean_square(x) + np.float32(1e-5))
                 corrected = biases[0]
@@ -139,7 +145,7 @@ def _read(haplotype, site, weights, correction, state):
                 for e in range(len(x)):
                     corrected += x[e] * w_correction[e]
                 correction[q, i, t] = corrected
-                state[q, i, t] = biases[1:]
+                _copy(biases[1:], state[q, i, t])
                 _linear(x, len(x), w_state, state[q, i, t])
 
 
@@ -209,11 +215,11 @@ def _pool(state, weight, carries, alt, ref, left, right, f, x, at):
 @_jit
 def _deep(x, weights, h1, h2):
     w1, b1, w2, b2, w3, b3 = weights
-    h1[:] = b1
+    _copy(b1, h1)
     _linear(x, len(x), w1, h1)
     for h in range(len(h1)):
         h1[h] = _silu(h1[h])
-    h2[:] = b2
+    _copy(b2, h2)
     _linear(h1, len(h1), w2, h2)
     total = b3[0]
     for h in range(len(h2)):
@@ -273,7 +279,7 @@ def _read_out(p, sequences, correction, state, rows, weights, scratch):
             x[9] = (_ONE - f) * site[s, left, 3] + f * site[s, right, 3]
             x[10] = max(site[s, left, 3], site[s, right, 3])
             n = ROW_FEATURES + known.shape[1]
-            x[ROW_FEATURES:n] = known[r]
+            _copy(known[r], x[ROW_FEATURES:n])
             _pool(state[s], weight, carries, alt, ref, left, right, f, x, n)
             p[q, r] = _ONE / (_ONE + np.exp(-(base + _deep(x, weights, h1, h2))))
 

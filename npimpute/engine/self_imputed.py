@@ -19,8 +19,6 @@ FOLDS, MOST_HIDDEN = 10, 250
 # deviations, about that many carriers; measured best between 2 and 8.
 PRIOR = 4.0
 FEATURES = 6
-# What imputed dosages say of themselves (DR2) counts as much as so many carriers among the hidden haplotypes.
-DR2_CARRIERS = 20.0
 
 
 class SelfImputed:
@@ -43,18 +41,6 @@ class SelfImputed:
         """(r,) float64: regression of allele on imputed probability, drawn towards 1."""
         cov, var = self._moments()
         return (cov + PRIOR) / (var + PRIOR)
-
-    def expected_r2(self, dr2: np.ndarray, rows: slice) -> np.ndarray:
-        """(rows,) float32: squared correlation among the hidden haplotypes, and ``dr2`` (rows,) of the targets' dosages
-        where few of them carry the rarer allele. NaN if nobody was hidden."""
-        if not self.n:
-            return np.full(len(dr2), np.nan, np.float32)
-        cov, var = (values[rows] for values in self._moments())
-        y = self.y[rows]
-        truth = y - y**2 / self.n
-        r2 = np.where((var > 0) & (truth > 0), np.maximum(cov, 0) ** 2 / np.maximum(var * truth, 1e-12), 0)
-        weight = np.minimum(y, self.n - y)
-        return ((weight * r2 + DR2_CARRIERS * dr2) / (weight + DR2_CARRIERS)).astype(np.float32)
 
     def features(self) -> np.ndarray:
         """(r, 6) float32, for a network: the slope less 1; squared correlation, drawn towards 0; logit of the mean

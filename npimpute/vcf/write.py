@@ -41,7 +41,6 @@ INFO_LINES = {
     "R2": ("A", "Float", "Same value as DR2"),
     "INFO": ("A", "Float", "IMPUTE info score; equal to DR2, as haplotypes are imputed independently"),
     "ER2": ("A", "Float", "Empirical R-squared at typed sites: leave-one-out ALT probability against the allele"),
-    "XR2": ("A", "Float", "Expected R-squared at untyped sites, from hidden panel haplotypes; mostly DR2 if rare"),
     "NH": ("1", "Integer", "Number of haplotypes in SP and SPQ"),
     "SP": ("A", "Float", "Sum of ALT probabilities over haplotypes; adds up over batches of samples"),
     "SPQ": (
@@ -65,7 +64,7 @@ FORMAT_LINES = {
 FORMATS = ("GT", "DS", "HDS", "GP", "AP")
 
 # How INFO values are printed; None: six significant digits.
-_DECIMALS = {"AF": 6, "DR2": 4, "R2": 4, "INFO": 4, "ER2": 4, "XR2": 4, "SP": None, "SPQ": None}
+_DECIMALS = {"AF": 6, "DR2": 4, "R2": 4, "INFO": 4, "ER2": 4, "SP": None, "SPQ": None}
 
 # BCF: CHROM, POS, length of REF, QUAL, counts of alleles and INFO keys, counts of fields and samples.
 _SITE = struct.Struct("<iiiIII")
@@ -268,16 +267,15 @@ def _chunks(dosages: Dosages, fields: np.ndarray) -> Iterator[Dosages]:
     while start < len(n_alt):
         stop = max(start + 1, int(np.searchsorted(total, total[start] + CHUNK_BYTES, "right")) - 1)
         site, row = slice(start, stop), slice(rows[start], rows[stop])
-        d, sites = dosages, dosages.sites.slice(start, stop)
-        by_row = (a[row] for a in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq, d.xr2))
-        yield Dosages(sites, d.p[row], d.typed[site], d.imputed[site], *by_row)
+        by_row = (a[row] for a in (dosages.af, dosages.dr2, dosages.er2, dosages.n_hap, dosages.sum_p, dosages.sum_pq))
+        sites = dosages.sites.slice(start, stop)
+        yield Dosages(sites, dosages.p[row], dosages.typed[site], dosages.imputed[site], *by_row)
         start = stop
 
 
 def _rounded_info(dosages: Dosages) -> dict[str, np.ndarray]:
     """Row values of the Float keys as printed, float64."""
-    dr2 = dosages.dr2
-    out = {"AF": dosages.af, "DR2": dr2, "R2": dr2, "INFO": dr2, "ER2": dosages.er2, "XR2": dosages.xr2}
+    out = {"AF": dosages.af, "DR2": dosages.dr2, "R2": dosages.dr2, "INFO": dosages.dr2, "ER2": dosages.er2}
     for key, values in out.items():
         # Adding 0 turns -0 into 0.
         out[key] = np.round(values.astype(np.float64), _DECIMALS[key]) + 0.0
@@ -294,10 +292,10 @@ def _words(values: np.ndarray, decimals: int | None) -> list[str]:
     return ["." if isnan(x) else f"{x:.{decimals}f}".rstrip("0").rstrip(".") for x in values.tolist()]
 
 
-def _known(values: np.ndarray, rows: np.ndarray) -> list[bool]:
-    """(s,): whether the value of one of the ALT alleles is known."""
-    known = np.concatenate([[0], np.cumsum(~np.isnan(values))])
-    return (known[rows[1:]] > known[rows[:-1]]).tolist()
+def _er2_known(part: Dosages, rows: np.ndarray) -> np.ndarray:
+    """(s,) bool: typed, and the leave-one-out value of one of the ALT alleles is known."""
+    known = np.concatenate([[0], np.cumsum(~np.isnan(part.er2))])
+    return part.typed & (known[rows[1:]] > known[rows[:-1]])
 
 
 def _text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], formats: str) -> list[bytes]:
@@ -308,17 +306,17 @@ def _text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], fo
         if len(words) != len(part.sites) or part.sites.alt.count("."):
             words = [",".join(words[a:b]) for a, b in pairwise(rows.tolist())]
         columns.append(words)
-    sites, n_hap, there = part.sites, part.n_hap.tolist(), (_known(part.er2, rows), _known(part.xr2, rows))
+    sites, n_hap, er2 = part.sites, part.n_hap.tolist(), _er2_known(part, rows).tolist()
     flags = [";TYPED" * bool(t) + ";IMP" * bool(i) for t, i in zip(part.typed, part.imputed, strict=True)]
     leads = []
     head, tail = f"{sites.contig}\t", f"\t{formats}" if formats else ""
-    fixed = (sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, rows.tolist(), *there, *columns)
-    for pos, name, ref, alt, flag, row, in_e, in_x, af, dr2, r2, score, e, x, sp, spq in zip(*fixed, strict=False):
+    fixed = zip(sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, rows.tolist(), er2, *columns, strict=False)
+    for pos, name, ref, alt, flag, row, typed, af, dr2, r2, score, e, sp, spq in fixed:
         if alt == ".":
             text = flag[1:] or "."
         else:
-            more = (f";ER2={e}" if in_e else "") + (f";XR2={x}" if in_x else "")
-            text = f"AF={af};DR2={dr2};R2={r2};INFO={score}{more};NH={n_hap[row]};SP={sp};SPQ={spq}{flag}"
+            er2_text = f";ER2={e}" if typed else ""
+            text = f"AF={af};DR2={dr2};R2={r2};INFO={score}{er2_text};NH={n_hap[row]};SP={sp};SPQ={spq}{flag}"
         leads.append(f"{head}{pos}\t{name}\t{ref}\t{alt}\t.\tPASS\t{text}{tail}".encode())
     return leads
 
@@ -332,9 +330,8 @@ def _bcf_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], con
     sites, size = part.sites, n_fields << 24 | part.p.shape[1] // 2
     fixed = zip(sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, pairwise(rows.tolist()), strict=True)
     leads = []
-    known = zip(_known(part.er2, rows), _known(part.xr2, rows), strict=True)
-    for (er2, xr2), (pos, name, ref, alt, flag, (a, b)) in zip(known, fixed, strict=True):
-        keys = _info_heads(b - a, er2, xr2)
+    for er2, (pos, name, ref, alt, flag, (a, b)) in zip(_er2_known(part, rows).tolist(), fixed, strict=True):
+        keys = _info_heads(b - a, er2)
         counts = (b - a + 1) << 16 | len(keys) + len(flag) // len(typed)
         site = _SITE.pack(contig, pos - 1, len(ref), encode.BCF_MISSING_FLOAT, counts, size)
         parts = [site, _typed_text("" if name == "." else name), _typed_text(ref)]
@@ -362,11 +359,11 @@ def _typed_text(text: str) -> bytes:
 
 
 @lru_cache(4096)
-def _info_heads(n_alt: int, er2: bool, xr2: bool) -> dict[str, bytes]:
+def _info_heads(n_alt: int, er2: bool) -> dict[str, bytes]:
     """What precedes the values of each INFO key but the flags, in order; a site without ALT has none."""
-    heads, left_out = {}, {*_FLAG_BYTES, *([] if er2 else ["ER2"]), *([] if xr2 else ["XR2"])}
+    heads = {}
     for key in INFO_LINES:
-        if n_alt and key not in left_out:
+        if n_alt and key not in _FLAG_BYTES and (er2 or key != "ER2"):
             kind = _typed_size(1, _INT32) if key == "NH" else _typed_size(n_alt, _FLOAT)
             heads[key] = bytes([1 << 4 | _INT8, _NUMBER[key]]) + kind
     return heads
