@@ -285,7 +285,7 @@ def words(panel, out, *more) -> list:
 def test_what_the_command_trains_can_be_run(panel, tmp_path):
     status, printed, log = run_forked(*words(panel, tmp_path / "model"))
     assert (status, printed, list(validations(tmp_path / "model"))) == (0, "", [2]) and "model: trained" in log
-    assert load_config(tmp_path / "model") == replace(LAYERED, calibrate=1000)
+    assert load_config(tmp_path / "model") == replace(LAYERED, calibrate=CopyingConfig.calibrate)
     made = simulate(n_sites=200, n_panel=40, n_target=1, seed=3)
     given = ["run", "--ref", panel, "--target", made.target.save(tmp_path / "chip.vcf"), "--threads", 1]
     given += ["--engine", "npssm", "--model", tmp_path / "model", "--ne", 1500, "--out", tmp_path / "out.vcf"]
@@ -298,7 +298,11 @@ def test_its_tables_of_settings_are_shown_and_others_refused(panel, tmp_path):
     found = json.loads(run_forked(*words(panel, tmp_path / "run", "--show-settings"))[1])
     assert {name for name, value in found.items() if isinstance(value, dict)} == {"model", "data", "loop", "simulation"}
     assert found["objective"] is None and (found["data"]["people"], found["data"]["alike"]) == ([20, 36], 0.3)
-    assert found["model"] == vars(replace(LAYERED, calibrate=1000)) and found["data"].keys() == vars(DATA).keys()
+    assert (
+        found["model"] == vars(replace(LAYERED, calibrate=CopyingConfig.calibrate))
+        and found["data"].keys() == vars(DATA).keys()
+    )
+    assert found["loop"]["weight_decay"] > 0 == LoopConfig.weight_decay  # the loop has defaults of its own
     save_model(start := tmp_path / "start", network(LAYERED), LAYERED)
     for more, expected in (
         (["--set", "objective.mask=rows"], "no table of settings objective; there are model, data, loop, simulation"),

@@ -45,22 +45,23 @@ SHORT |= {"seed": "loop.seed", "precision": "loop.precision", "context": "model.
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="One setting, such as objective.mask=rows.")
 @click.option("--show-settings", is_flag=True, help="Print all settings as they would be used, and stop.")
 @click.option("--steps", type=int, help="Short for --set loop.steps=...")
-@click.option("--batch", type=int, help="Tables of a draw.")
+@click.option("--batch", type=int, help="Tables (npssm: sequences) of a draw.")
 @click.option("--accumulate", type=int, help="Draws a step, over all processes.")
 @click.option("--lr", type=float, help="Learning rate.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="bfloat16: mixed precision.")
-@click.option("--context", type=int, help="Panel haplotypes in a table.")
+@click.option("--context", type=int, help="Panel haplotypes that the network sees at a time.")
 @click.option("--seed", type=int, help="Of weights, data and validation.")
 @click.option("--minutes", type=float, default=math.inf, help="Stop after so long; --resume goes on.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings must be the same.")
 @click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
 @click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]")
 def command(architecture, config_file, pairs, show_settings, minutes, resume, device, threads, **options):
-    """Train a network that fills in tables of haplotypes, on panels or on simulated ones.
+    """Train a network on panels or on simulated ones: npssm, which corrects Li-Stephens, or one that fills in tables.
 
     With several GPUs: torchrun --nproc-per-node N -m npimpute train ...
     """
-    named = {SHORT[name]: value for name in SHORT if (value := options.pop(name)) is not None}
+    short = SHORT | ({"context": "model.haplotypes"} if architecture == "npssm" else {})
+    named = {short[name]: value for name in short if (value := options.pop(name)) is not None}
     values = _settings(config_file, pairs, named)
     # Imported here: torch takes seconds, which a misspelt option need not wait for.
     from ..train.settings import train_config

@@ -19,6 +19,8 @@ from .simulate import SimulationConfig
 LOOP = {"loop": LoopConfig, "simulation": SimulationConfig}
 TABLE_NETWORKS = {"objective": ObjectiveConfig, "data": DataConfig} | LOOP
 COPYING_NETWORK = {"data": CopyingDataConfig} | LOOP
+# Sequences of the network over typed sites are small, and a draw has thousands.
+COPYING_LOOP = {"steps": 1600, "batch": 2048, "accumulate": 2, "lr": 3e-3, "weight_decay": 1e-3}
 
 
 def train_config(architecture: str, values: dict[str, Any], out: Path, init: Path | None, **options) -> TrainConfig:
@@ -40,5 +42,8 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
         if "body" in model:
             raise ConfigError(f"--init {init}: brings its body's settings; only model.context and model.block are free")
     options["model"] = model_config(start | model, "model")
+    loop = values.get("loop", {})
+    if architecture == "npssm" and isinstance(loop, dict):
+        values = values | {"loop": COPYING_LOOP | loop}
     tables = {"objective": None} | {name: made(kind, values.get(name, {}), name) for name, kind in known.items()}
     return TrainConfig(out=out, init=init, **options, **tables)
