@@ -332,8 +332,8 @@ def test_statistics_follow_from_the_probabilities(example):
         known = (expected > 1e-3) & (q < 0.99)
         np.testing.assert_allclose(row.floats("DR2")[known], 1 - spread[known] / expected[known], atol=2e-4)
         for a in np.flatnonzero((q > 0.05) & (q < 0.95)):
-            # e = GP1 + 2 GP2, f = GP1 + 4 GP2, from the probabilities of the two haplotypes, which are rounded, the many
-            # small ones of a rare allele all to 0.
+            # e = GP1 + 2 GP2, f = GP1 + 4 GP2, from the probabilities of the two haplotypes, which are rounded: the
+            # many small ones of a rare allele all to 0.
             one, two = p[0::2, a] + p[1::2, a] - 2 * p[0::2, a] * p[1::2, a], p[0::2, a] * p[1::2, a]
             info = 1 - (one + 4 * two - (one + 2 * two) ** 2).sum() / (n * q[a] * (1 - q[a]))
             dr2 = (squares[a] - total[a] ** 2 / n) / (total[a] - total[a] ** 2 / n)

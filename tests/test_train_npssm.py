@@ -303,6 +303,9 @@ def test_its_tables_of_settings_are_shown_and_others_refused(panel, tmp_path):
         and found["data"].keys() == vars(DATA).keys()
     )
     assert found["loop"]["weight_decay"] > 0 == LoopConfig.weight_decay  # the loop has defaults of its own
+    more = ["--init", "default", "--show-settings"]
+    model = json.loads(run_forked("train", "npssm", "--panel", panel, "--out", tmp_path / "run", *more)[1])["model"]
+    assert model == vars(load_config(default_model()))
     save_model(start := tmp_path / "start", network(LAYERED), LAYERED)
     for more, expected in (
         (["--set", "objective.mask=rows"], "no table of settings objective; there are model, data, loop, simulation"),

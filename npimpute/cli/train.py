@@ -40,7 +40,12 @@ SHORT |= {"seed": "loop.seed", "precision": "loop.precision", "context": "model.
     help="People to leave out of every panel and impute for validation; 0 for none.",
 )
 @click.option("--hold-out-rows", type=int, default=2000, show_default=True, help="Sites of each panel to validate on.")
-@click.option("--init", type=PATH, help="Start from the weights of this model, whose body this one has.")
+@click.option(
+    "--init",
+    type=PATH,
+    help="Start from the weights of this model (a directory, or 'default' for the one that npimpute comes with), whose "
+    "body this one has.",
+)
 @click.option("--config", "config_file", type=PATH, help="Settings, TOML with tables model, objective, data, loop ...")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="One setting, such as objective.mask=rows.")
 @click.option("--show-settings", is_flag=True, help="Print all settings as they would be used, and stop.")
@@ -64,8 +69,11 @@ def command(architecture, config_file, pairs, show_settings, minutes, resume, de
     named = {short[name]: value for name in short if (value := options.pop(name)) is not None}
     values = _settings(config_file, pairs, named)
     # Imported here: torch takes seconds, which a misspelt option need not wait for.
+    from ..engine.model_files import default_model
     from ..train.settings import train_config
 
+    if options["init"] == Path("default"):
+        options["init"] = default_model()
     config = train_config(architecture, values, **options)
     if show_settings:
         click.echo(json.dumps(config.settings(), indent=2))
