@@ -13,6 +13,7 @@ from test_train import Killed, Lines, _one_process_and_its_threads, killed_after
 from npimpute.config import RunConfig
 from npimpute.engine.checkpoint import WEIGHTS, load_config, save_model
 from npimpute.engine.copying import CERTAIN, CopyingConfig
+from npimpute.engine.model_files import default_model
 from npimpute.engine.select import make_engine
 from npimpute.errors import ConfigError
 from npimpute.train import copying_task as module
