@@ -30,7 +30,7 @@ SHORT |= {"seed": "loop.seed", "precision": "loop.precision", "context": "model.
 @click.option(
     "--simulate", type=int, default=0, metavar="N", help="Train on N simulated panels (settings: simulation)."
 )
-@click.option("--map", type=PATH, help="Genetic map: the recombination rates of simulated panels.")
+@click.option("--map", type=PATH, help="Genetic map: of simulated panels and, for npssm, of all.")
 @click.option("--validate", type=PATH, multiple=True, help="Validate on this panel, which is not trained on.")
 @click.option(
     "--hold-out",

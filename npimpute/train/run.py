@@ -139,6 +139,8 @@ def _task(
 
 def _data(config: TrainConfig, threads: int) -> tuple[list[Region], list[HeldOut]]:
     genetic_map = read_genetic_map(config.map) if config.map else None
+    if genetic_map is None and isinstance(config.model, CopyingConfig):
+        log.info("genetic map: none given, so 1 cM/Mb is used; --map improves accuracy")
     people: set[str] = set()
     held_out = []
     if config.hold_out:
