@@ -11,8 +11,9 @@ from typing import Any
 from .errors import ConfigError
 from .outputs import check_place
 
-NETWORKS = ("npssm", "npssm-paper", "msa-transformer", "spin")
-ENGINES = ("npssm", "li-stephens", "knn", "logistic", *NETWORKS[1:])
+TABLE_NETWORKS = ("npssm-paper", "msa-transformer", "spin")
+NETWORKS = ("npssm", *TABLE_NETWORKS)
+ENGINES = ("npssm", "li-stephens", "knn", "logistic", *TABLE_NETWORKS)
 
 
 def made(settings: type, values: Any, what: str) -> Any:
@@ -94,7 +95,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
-        if self.engine in NETWORKS[1:] and self.model is None:
+        if self.engine in TABLE_NETWORKS and self.model is None:
             raise ConfigError(f"--engine {self.engine}: needs --model, a directory that 'npimpute train' made")
         if self.engine not in NETWORKS and self.model is not None:
             raise ConfigError(f"--engine {self.engine}: takes no --model")

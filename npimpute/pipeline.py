@@ -15,10 +15,8 @@ import numpy as np
 from .config import RunConfig
 from .context.windows import Window, WindowSize, cut_windows
 from .contigs import contig_key
-from .dosage.calibrate import calibrate
 from .dosage.quality import R2Table, SampleQuality
 from .dosage.stitch import StitchConfig, stitch
-from .engine.base import Engine
 from .engine.select import make_engine
 from .errors import InputError
 from .panel.align import Match
@@ -75,7 +73,7 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
     with _writers(config, targets.samples, contigs) as write:
         for window, contig in _windows(chunks, targets, genetic_map, region, config, summary):
             done = _progress_from(summary, targets, window, progress)
-            p = _imputed(engine, window, config, done)
+            p = engine.impute(window, done)
             for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality):
                 write(dosages)
                 _count(summary, dosages)
@@ -83,18 +81,6 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
         if quality:
             quality.write(config.sample_quality)
     return summary
-
-
-def _imputed(engine: Engine, window: Window, config: RunConfig, progress: Callable[[float], None]) -> np.ndarray:
-    """The engine's probabilities. npssm hides haplotypes by itself; what others gave is calibrated where that is asked
-    for, which then takes the later share of the time."""
-    n, hidden = window.alleles.shape[1], 0 if config.engine == "npssm" else config.calibrate or 0
-    first = n / (n + hidden)
-    p = engine.impute(window, lambda share: progress(first * share))
-    if hidden:
-        later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
-        calibrate(engine, window, p, hidden, config.seed, later)
-    return p
 
 
 def _sample_list(path: Path | None) -> set[str] | None:

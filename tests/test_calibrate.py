@@ -9,7 +9,7 @@ from test_blocks import dense, make_window
 
 from npimpute.config import RunConfig
 from npimpute.context import hidden
-from npimpute.dosage.calibrate import calibrate
+from npimpute.engine.calibrated import Calibrated
 from npimpute.engine.li_stephens import LiStephens
 from npimpute.engine.self_imputed import PRIOR, self_impute
 from npimpute.errors import ConfigError
@@ -110,9 +110,11 @@ def test_what_is_right_stays_and_what_says_nothing_is_drawn_to_the_frequency():
         out[bad] = rng.integers(0, 2, len(bad))  # unrelated to the truth
         return out
 
-    p = rng.integers(0, 2, (4, len(untyped))).astype(np.float32)
-    before = p.copy()
-    calibrate(Oracle(window, tell), window, p, 120, seed=1)
+    before = rng.integers(0, 2, (4, len(untyped))).astype(np.float32)
+    oracle = Oracle(window, tell)
+    hidden_by = oracle.impute
+    oracle.impute = lambda part, progress=None: before.copy() if part is window else hidden_by(part)
+    p = Calibrated(oracle, 120, seed=1).impute(window)
     good = untyped.copy()
     good[bad] = False
     np.testing.assert_allclose(p[:, good], before[:, good], atol=1e-5)
@@ -124,22 +126,19 @@ def test_what_is_right_stays_and_what_says_nothing_is_drawn_to_the_frequency():
 
 def test_nothing_is_done_without_typed_sites_or_without_a_panel_to_spare():
     for window in (make_window([1, 1], np.empty(0, int), k=12), make_window([1, 1], [0], k=2)):
-        p = np.full((4, 2), 0.3, np.float32)
-        calibrate(LiStephens(1e4, 1e-3), window, p, 10, seed=1)
-        assert (p == np.float32(0.3)).all()
+        engine = LiStephens(1e4, 1e-3)
+        np.testing.assert_array_equal(Calibrated(engine, 10, seed=1).impute(window), engine.impute(window))
 
 
 def test_a_target_gets_the_same_whoever_else_is_imputed():
     window = many_alleles(k=60)
     engine = LiStephens(1e4, 1e-3)
 
-    def calibrated(part):
-        p = engine.impute(part)
-        calibrate(engine, part, p, 30, seed=5)
-        return p
-
-    whole = calibrated(window)
-    np.testing.assert_allclose(calibrated(replace(window, alleles=window.alleles[:, 2:3])), whole[2:3], atol=1e-6)
+    tested, shares = Calibrated(engine, 30, seed=5), []
+    assert (tested.name, tested.error_rate) == (engine.name, engine.error_rate)
+    whole = tested.impute(window, shares.append)
+    assert shares[-1] == 1 and (np.diff(shares) >= 0).all()
+    np.testing.assert_allclose(tested.impute(replace(window, alleles=window.alleles[:, 2:3])), whole[2:3], atol=1e-6)
     assert np.abs(whole - engine.impute(window)).max() > 1e-3
 
 

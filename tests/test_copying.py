@@ -10,7 +10,7 @@ from test_engine import make_window
 from npimpute.engine import reference
 from npimpute.engine.copying import sequences
 from npimpute.engine.li_stephens import LiStephens
-from npimpute.engine.ranking import add_to_ranks, clear_ranks, take_ranks
+from npimpute.engine.ranking import add_to_ranks, take_ranks
 
 NE, ERR = 3e4, 2e-3
 
@@ -179,9 +179,6 @@ def test_ranks_are_taken_highest_first_ties_as_they_came_and_cleared(k, m, value
         np.testing.assert_array_equal(ranked, np.append(expected, np.full(m - len(expected), -1)))
         np.testing.assert_array_equal(best[: len(expected)], total[expected])
         assert not rank.any() and met[0] == 0
-    add_to_ranks(np.arange(k), np.ones(k, np.float32), rank, met)
-    clear_ranks(rank, met)
-    assert not rank.any() and met[0] == 0
 
 
 def test_only_the_sequences_that_are_wanted_are_made():

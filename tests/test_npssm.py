@@ -4,7 +4,6 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +49,7 @@ def tensors_of(made):
 def engine(made, calibrate=0, threads=1, seed=1, ne=NE, err=ERR, **settings):
     """settings: other than those that the network was made with."""
     config, tensors = replace(made.config, **settings), tensors_of(made)
-    reader = WithLayers(made, "cpu") if config.layers else WithoutLayers(config, tensors, Path("weights"))
+    reader = WithLayers(made, "cpu") if config.layers else WithoutLayers(tensors)
     return NPSSMEngine(config, tensors, reader, LiStephens(ne, err, threads, seed), calibrate, threads, seed)
 
 

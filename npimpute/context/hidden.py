@@ -13,13 +13,17 @@ from .windows import Window
 UNPACKED_BYTES = 32 << 20
 
 
+def haplotypes_of(people: np.ndarray) -> np.ndarray:
+    """(2 p,) int64: both haplotypes of each of ``people`` (p,)."""
+    return np.stack([2 * people, 2 * people + 1], axis=1).ravel()
+
+
 def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     """The window without these people (int64) in its panel and with them as its targets, typed where the targets are.
 
     Returns it and the haplotypes (int64) of the panel that its targets are.
     """
-    columns = np.stack([2 * people, 2 * people + 1], axis=1).ravel()
-    panel = window.panel
+    columns, panel = haplotypes_of(people), window.panel
     starts = panel.row_start()
     kept = np.delete(np.arange(panel.k), columns)
     parts = (panel.alleles(rows)[:, kept] for rows in row_parts(panel))

@@ -30,8 +30,6 @@ HAPLOTYPE_FEATURES = 4
 SITE_FEATURES = 6
 LOG_SCALE = np.float32(0.25)
 FLOOR, NEAR_CM = np.float32(1e-7), np.float32(1e-5)
-
-
 # Of probabilities at untyped rows, before their logarithm.
 ROW_FLOOR = 1e-6
 # Features of an untyped row, beside pooled states and what the panel tells of it.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from .ranking import Ranking, add_to_ranks, clear_ranks, take_ranks
+from .ranking import Ranking, add_to_ranks, take_ranks
 from .tables import Blocks, Cells, Model, Queries, Scratch
 
 # A haplotype with less posterior than both of these is left out of a dosage and its share given to the others:
@@ -117,7 +117,7 @@ def _group_layout(blocks, i):
 @_jit
 def _forward_block(blocks, i, start, size, observed, model, work, scales):
     """Fills ``forward`` through block i from ``entering``, each site as after its emission; ``between`` is then as
-    after the switch into the next block. scales: (t,) receives what each site was multiplied with, (0,) nothing."""
+    after the switch into the next block. scales: (t,), receives what each site was multiplied with."""
     n, k = len(size), len(work.spelled)
     _group_sums(work.entering[i], start, work.sums[0])
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
@@ -130,8 +130,7 @@ def _forward_block(blocks, i, start, size, observed, model, work, scales):
         _emit(here, observed[t], model, between_m, between_c, m, c)
         if t + 1 < len(observed):
             scale, rho = np.float32(1) / _mass(work.sums[0], size, m, c), model.switch[t + 1]
-            if len(scales):
-                scales[t] = scale
+            scales[t] = scale
             _switch(m, c, (np.float32(1) - rho) * scale, rho / np.float32(k), between_m, between_c)
 
 
@@ -188,16 +187,14 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, sca
         row, end = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
         loo, m, c = work.alleles[: end - row + 1], work.forward[0, s, :n], work.forward[1, s, :n]
         work.z[s] = _leave_one_out(here, observed[t], model.err, m, c, mb, cb, size, work, loo)
-        if scales.shape[1]:
-            scales[2, t] = np.float32(1) / work.z[s]
+        scales[2, t] = np.float32(1) / work.z[s]
         for a in range(end - row):
             out[row + a] = loo[a + 1]
         if t:
             between_m, between_c = work.between[0, :n], work.between[1, :n]
             _emit(here, observed[t], model, mb, cb, between_m, between_c)
             scale, rho = np.float32(1) / _mass(work.sums[1], size, between_m, between_c), model.switch[t]
-            if scales.shape[1]:
-                scales[1, t] = scale
+            scales[1, t] = scale
             left_m, left_c = work.backward[0, s, :n], work.backward[1, s, :n]
             _switch(between_m, between_c, (np.float32(1) - rho) * scale, rho / np.float32(k), left_m, left_c)
     if i:
@@ -324,7 +321,8 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size,
                 add_to_ranks(who, left, work.rank[0], work.met)
                 if t % size == 0:
                     take_ranks(work.rank[0], work.met, work.rank[1], ranked[t // size])
-                    add_to_ranks(who, left, work.rank[0], work.met)
+                    if t:  # also the site after the stretch before
+                        add_to_ranks(who, left, work.rank[0], work.met)
         for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
             if t >= 0 and t + 1 < last:
                 _pour(who, left, right, cells.classes, cell, work.mass)
@@ -367,7 +365,6 @@ def _impute_range(first, last, queries, blocks, cells, model, ranking, work, out
         _fill(work.n_who, 0)
         for i in range(len(blocks.order) - 1, -1, -1):
             _backward_block(i, queries, observed, blocks, cells, model, work, ranking.size, ranked, scales, out[q])
-        clear_ranks(work.rank[0], work.met)
 
 
 def impute_range(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,9 +12,8 @@ from ..context.windows import Window
 from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
-from .model_files import check_shapes
-from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, shapes_without_layers, unsure
-from .self_imputed import self_impute
+from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
+from .self_imputed import in_turn, self_impute
 
 # Sequences of one batch; results do not depend on it.
 BATCH = 4096
@@ -36,9 +34,7 @@ class WithoutLayers:
 
     flank = 0
 
-    def __init__(self, config: CopyingConfig, tensors: dict[str, np.ndarray], path: Path):
-        """path: named in the InputError for weights that are not those of ``config``."""
-        check_shapes(shapes_without_layers(config), {name: t.shape for name, t in tensors.items()}, path)
+    def __init__(self, tensors: dict[str, np.ndarray]):
         self._weights = ReadWeights.of(tensors)
 
     def __call__(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
@@ -91,11 +87,9 @@ class NPSSMEngine:
 
     def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
         """What needs no weights. The window has a typed site."""
-        n = window.alleles.shape[1]
-        first = n / (n + self._calibrate)
         ls = self._li_stephens
-        copying = ls.copying(window, self._config.size, self._config.haplotypes, lambda share: progress(first * share))
-        later = lambda share: progress(first + (1 - first) * share)  # noqa: E731
+        first, later = in_turn(progress, window.alleles.shape[1], self._calibrate)
+        copying = ls.copying(window, self._config.size, self._config.haplotypes, first)
         known = self_impute(ls.impute, window, self._calibrate, self._seed, later).features()
         fraction = copying.prepared.queries.fraction
         rows = Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), known)

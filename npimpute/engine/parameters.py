@@ -7,6 +7,7 @@ cannot be seen at typed sites: left out one at a time, they make a denser array'
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -72,8 +73,8 @@ def _sample(window: Window, rng: np.random.Generator) -> Window | None:
     """Typed sites alone and some of the targets; None if there are too few."""
     part = middle(window, TYPED, 0)
     count, k = part.panel.counts(), part.panel.k
-    starts = part.panel.row_start()
-    varies = np.add.reduceat(np.append((count > 0) & (count < k), False), starts[:-1]) * np.diff(starts) > 0
+    row_varies = (count > 0) & (count < k)
+    varies = np.array([row_varies[a:b].any() for a, b in itertools.pairwise(part.panel.row_start())])
     called = part.alleles[varies] >= 0
     if called.any(axis=1).sum() < LEAST_TYPED or called.sum() < LEAST_ALLELES:
         return None

@@ -13,7 +13,7 @@ class Ranking(NamedTuple):
     site after it, most first, -1 where there are fewer. scale: (n, 3, t) float32, what the pass multiplied with:
     forward probabilities after a site, backward ones before it, and their product there, which makes it the posterior.
 
-    m may be 0: then nothing is kept. The pass takes it as a plain tuple, so the order of fields is part of it.
+    m may be 0. The pass takes it as a plain tuple, so the order of fields is part of it.
     """
 
     size: int
@@ -23,7 +23,7 @@ class Ranking(NamedTuple):
     @staticmethod
     def of(n: int, t: int, size: int, m: int) -> Ranking:
         """For n targets at t typed sites, to be filled."""
-        return Ranking(size, np.zeros((n, -(-t // size), m), np.int32), np.zeros((n, 3, t if m else 0), np.float32))
+        return Ranking(size, np.zeros((n, -(-t // size), m), np.int32), np.zeros((n, 3, t), np.float32))
 
 
 @numba.njit(nogil=True)
@@ -36,13 +36,6 @@ def add_to_ranks(who, weight, rank, met):
                 met[0] += 1
                 met[met[0]] = who[p]
             rank[who[p]] += weight[p]
-
-
-@numba.njit(nogil=True)
-def clear_ranks(rank, met):
-    for i in range(1, met[0] + 1):
-        rank[met[i]] = 0
-    met[0] = 0
 
 
 @numba.njit(nogil=True)

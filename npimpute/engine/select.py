@@ -11,18 +11,24 @@ from ..context.blocks import BlockSize
 from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
+from .calibrated import Calibrated
 from .li_stephens import LiStephens
-from .model_files import WEIGHTS, default_model, load_config, read_weights
+from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
 
 
 def make_engine(config: RunConfig) -> Engine:
     """The engine that ``config`` asks for. Raises InputError or ConfigError if its model or device cannot be used."""
-    if config.engine == "li-stephens":
-        return LiStephens(config.ne, config.err, config.threads, config.seed)
     if config.engine == "npssm":
         return _npssm(config)
+    engine = _uncalibrated(config)
+    return Calibrated(engine, config.calibrate, config.seed) if config.calibrate else engine
+
+
+def _uncalibrated(config: RunConfig) -> Engine:
+    if config.engine == "li-stephens":
+        return LiStephens(config.ne, config.err, config.threads, config.seed)
     if config.engine == "knn":
         from .knn import DEFAULT_NEIGHBOURS, KNN
 
@@ -39,6 +45,7 @@ def make_engine(config: RunConfig) -> Engine:
 
 def _npssm(config: RunConfig) -> Engine:
     from .npssm import NPSSMEngine, WithoutLayers
+    from .read_out import shapes_without_layers
 
     path = config.model or default_model()
     settings = _settings(path, config.engine)
@@ -55,7 +62,9 @@ def _npssm(config: RunConfig) -> Engine:
     elif config.device not in (None, "cpu"):
         raise ConfigError(f"--device {config.device}: the model {path} runs on the CPU")
     else:
-        device, reader = "cpu", WithoutLayers(settings, tensors, path / WEIGHTS)
+        found = {name: value.shape for name, value in tensors.items()}
+        check_shapes(shapes_without_layers(settings), found, path / WEIGHTS)
+        device, reader = "cpu", WithoutLayers(tensors)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
     li_stephens = LiStephens(config.ne, config.err, config.threads, config.seed)

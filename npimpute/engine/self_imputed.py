@@ -68,6 +68,14 @@ def _logit(p: np.ndarray) -> np.ndarray:
     return np.log(p) - np.log1p(-p)
 
 
+def in_turn(
+    progress: Callable[[float], None], targets: int, hidden: int
+) -> tuple[Callable[[float], None], Callable[[float], None]]:
+    """Progress of imputing so many targets, and then so many hidden haplotypes, each from its own share."""
+    first = targets / (targets + hidden)
+    return lambda share: progress(first * share), lambda share: progress(first + (1 - first) * share)
+
+
 def self_impute(
     impute: Callable[[Window], np.ndarray],
     window: Window,

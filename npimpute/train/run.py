@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 class TrainConfig:
     """What to train, on what, and how. Raises ConfigError.
 
-    out: the model's directory. panels: files to train on. simulate: how many panels to simulate besides; map: whose
-    recombination rates they have, and validation's. validate: panels that are not trained on; without any, those
-    trained on. hold_out: people, by name, who are left out of every panel and imputed to validate, some
+    out: the model's directory. panels: files to train on. simulate: how many panels to simulate besides; map: the
+    genetic map of those, of validation, and for npssm of the panels. validate: panels that are not trained on; without
+    any, those trained on. hold_out: people, by name, who are left out of every panel and imputed to validate, some
     ``hold_out_rows`` sites in each panel; 0 for no validation. init: directory of a model whose weights to start from;
     ``model`` has its architecture and body. objective: of networks that read tables.
     """
@@ -150,7 +150,8 @@ def _data(config: TrainConfig, threads: int) -> tuple[list[Region], list[HeldOut
         held_out = [hold_out(path, people, *settings) for path in judges]
     panels = (open_panel(path, None, None, people & set(open_panel(path).samples), threads) for path in config.panels)
     simulated = (simulate(config.simulation, config.loop.seed + i, genetic_map) for i in range(config.simulate))
-    regions = read_regions([*panels, *simulated], genetic_map or constant_rate(1.0))
+    needed = (genetic_map or constant_rate(1.0)) if isinstance(config.model, CopyingConfig) else None
+    regions = read_regions([*panels, *simulated], needed)
     for region in regions:
         log.info("training on %s: %d haplotypes, %d sites", region.name, region.k, len(region.pos))
     return regions, held_out
