@@ -12,7 +12,7 @@ import numpy as np
 
 from ..contigs import contig_key
 from ..errors import InputError
-from .genotypes import GenotypeFile, Key, is_snp
+from .genotypes import Key, is_snp, keys_of
 
 THIN_MAF = 0.05
 
@@ -43,7 +43,7 @@ def read_array(path: Path) -> Array:
     start, end, from 0), where the panel's biallelic SNPs are. Raises InputError where it cannot be read or is empty.
     """
     if path.name.endswith((".vcf", ".vcf.gz", ".bcf", ".vcf.bgz")):
-        keys = {key for key in GenotypeFile(path).keys() if is_snp(key)}
+        keys = {key for key in keys_of(path) if is_snp(key)}
         return _named(path, keys)
     rows = _table(path)
     if path.name.endswith((".bim", ".bim.gz")):

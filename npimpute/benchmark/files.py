@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +114,12 @@ def read_populations(path: Path) -> dict[str, str]:
     if not found:
         raise InputError(f"{path}: names no sample; write one a line, with its population")
     return found
+
+
+def populations_of(path: Path, samples: Sequence[str]) -> list[str]:
+    """The population of each of ``samples``. Raises InputError where the table lacks one."""
+    found = read_populations(path)
+    if lost := [name for name in samples if name not in found]:
+        names = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
+        raise InputError(f"{path}: lacks {len(lost)} of {len(samples)} samples ({names})")
+    return [found[name] for name in samples]

@@ -42,8 +42,7 @@ class GenotypeFile:
 
     def __init__(self, path: Path, threads: int = 1):
         self.path, self._threads = Path(path), threads
-        self._source = open_source(self.path)
-        self.samples = self._source.samples
+        self.samples = open_source(self.path).samples
 
     def columns(self, samples: tuple[str, ...]) -> np.ndarray:
         """(N,) places of ``samples`` in the file. Raises InputError naming those that it lacks."""
@@ -53,16 +52,11 @@ class GenotypeFile:
             raise InputError(f"{self.path}: lacks {len(lacking)} of {len(samples)} samples ({names})")
         return np.array([at[name] for name in samples], np.int64)
 
-    def keys(self) -> Iterator[Key]:
-        """The key of every row."""
-        for record in variants(self._source, self._threads):
-            yield from record_keys(record)
-
     def copies(self, samples: tuple[str, ...]) -> Iterator[tuple[Key, np.ndarray, np.ndarray | None, str]]:
         """For every row its key, copies (N,) int8 (-1 missing), and, once a record, the alleles with phase: (N, 3)
         int16 codes of both and whether they are phased, None at further rows; and the record's ID."""
         columns = self.columns(samples)
-        for record in variants(self._source, self._threads):
+        for record in variants(self.path, self._threads):
             codes = self._codes(record)[columns]
             for i, key in enumerate(record_keys(record)):
                 yield key, _copies(codes, i + 1), codes if i == 0 else None, record.ID or "."
@@ -74,7 +68,7 @@ class GenotypeFile:
         columns = self.columns(samples)
         batch: list[tuple] = []
         seen: set[int] = set()
-        for record in variants(self._source, self._threads):
+        for record in variants(self.path, self._threads):
             keys = record_keys(record)
             chosen = [(i, wanted[key]) for i, key in enumerate(keys) if key in wanted]
             if not chosen:
@@ -137,6 +131,12 @@ class GenotypeFile:
         if codes.shape[1] != 3:
             raise InputError(f"{self.path}: {record.CHROM}:{record.POS}: more than two alleles a person; leave it out")
         return codes
+
+
+def keys_of(path: Path, threads: int = 1) -> Iterator[Key]:
+    """The key of every row of a file, which may have no samples. Raises InputError where it cannot be read."""
+    for record in variants(path, threads):
+        yield from record_keys(record)
 
 
 def record_keys(record) -> list[Key]:

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..dosage.accuracy import MAF_BINS
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import read_genetic_map
 from ..panel.panel import open_panel
 from ..vcf.region import Region
 from .arrays import Array, read_array, thinned
 from .dataset import Cast, Dataset, make_dataset
-from .files import read_populations
+from .files import populations_of
 from .machine import machine
-from .metrics import Tally, bootstrap_weights
+from .metrics import Tally, bootstrap_weights, check_edges
 from .programs import Program
 from .score import bin_table, calibration, population_table, rows_written, sample_table, score
 from .trials import Trials, check_settings
@@ -45,6 +46,7 @@ class ImputationConfig:
     map: Path | None = None
     region: str | None = None
     populations: Path | None = None
+    maf_bins: tuple[float, ...] = MAF_BINS
     threads: int = 1
     repeat: int = 1
     bootstrap: int = 200
@@ -60,6 +62,7 @@ class ImputationConfig:
         for name in ("targets", "folds", "thin", "threads", "repeat"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: 1 or more")
+        check_edges(self.maf_bins)
         if self.bootstrap < 0 or self.seed < 0:
             raise ConfigError("--bootstrap and --seed are 0 or more")
 
@@ -86,8 +89,9 @@ def benchmark(config: ImputationConfig, programs: list[Program]) -> dict[str, An
     """
     _check_names(programs)
     check_settings(config.out, config.data_settings())
-    populations = read_populations(config.populations) if config.populations else None
     datasets = make_datasets(config)
+    samples = [name for data in datasets for name in data.truth.samples]
+    populations = populations_of(config.populations, samples) if config.populations else None
     trials = Trials(config.out / "runs", config.threads, config.repeat)
     for data in datasets:
         log.info(
@@ -95,7 +99,7 @@ def benchmark(config: ImputationConfig, programs: list[Program]) -> dict[str, An
             data.folder.name, data.haplotypes, len(data.truth.samples), data.typed, len(data.truth.wanted),
         )  # fmt: skip
     trials.run(programs, datasets)
-    return _results(config, programs, datasets, trials, populations)
+    return _results(config, programs, datasets, trials, samples, populations)
 
 
 def make_datasets(config: ImputationConfig) -> list[Dataset]:
@@ -162,12 +166,12 @@ def _score(config: ImputationConfig, done: list[Program], datasets: list[Dataset
         for name, path in paths.items():
             log.info("scoring %s, %s", name, data.folder.name)
             out.written[name] += int(there[name].sum())
-            parts[name].append(score(path, truth, common, weights, config.threads))
+            parts[name].append(score(path, truth, common, weights, config.maf_bins, config.threads))
     out.tallies = {name: Tally.joined(tallies) for name, tallies in parts.items()}
     return out
 
 
-def _results(config, programs, datasets, trials, populations) -> dict[str, Any]:
+def _results(config, programs, datasets, trials, samples, populations) -> dict[str, Any]:
     done = [program for program in programs if trials.finished(program, datasets)]
     if not done:
         reasons = "; ".join(f"{p.name}: {trials.failure(p)}" for p in programs)
@@ -175,10 +179,6 @@ def _results(config, programs, datasets, trials, populations) -> dict[str, Any]:
     scored = _score(config, done, datasets, trials)
     # What the others are measured against: the first peer, or else the first program.
     reference = next((p for p in done if not p.ours), done[0])
-    samples = [name for data in datasets for name in data.truth.samples]
-    if populations is not None and (lost := [name for name in samples if name not in populations]):
-        names = ", ".join(lost[:3])
-        raise InputError(f"{config.populations}: lacks {len(lost)} of {len(samples)} targets ({names} ...)")
     table = []
     for program in programs:
         entry = {"name": program.name, "label": program.label, "version": program.version, "ours": program.ours}
@@ -193,7 +193,7 @@ def _results(config, programs, datasets, trials, populations) -> dict[str, Any]:
         entry["calibration"] = calibration(tally)
         entry["samples"] = sample_table(tally, samples)
         if populations is not None:
-            entry["populations"] = population_table(tally, [populations[name] for name in samples])
+            entry["populations"] = population_table(tally, populations)
         table.append(entry)
     return {
         "kind": "imputation",

@@ -14,12 +14,13 @@ REF/REF.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..dosage.accuracy import MAF_BINS
+from ..errors import ConfigError
 
 MEASURES = ("r2_pooled", "r2_pooled_alt", "r2_mean", "iqs", "concordance", "nrd", "cross_entropy")
 # Probabilities are printed with as little as two digits: none counts as less than half of the last.
@@ -34,8 +35,6 @@ _N, _X, _Y, _XX, _YY, _XY = range(6)
 _CALLS = slice(6, 15)
 _ENTROPY, _ENTROPY_N = 15, 16
 SUMS = 17
-# Frequency groups: 0 is monomorphic in the panel, then the bins of MAF_BINS.
-GROUPS = len(MAF_BINS)
 
 
 @dataclass(frozen=True)
@@ -66,22 +65,27 @@ def bootstrap_weights(people: int, replicates: int, seed: int) -> np.ndarray:
 class Tally:
     """Adds up rows of one program's output, in any number of parts.
 
-    cells: (2 SNP or other, GROUPS, 2 ALT is minor or major, SUMS, N) float64. dosage_bins, gp_bins: (10, 3), over ten
-    equal bins of predicted dosage (0-2) and genotype probability (0-1): how many, sum predicted, sum true.
-    glimpse_bins: (2, 2, 100, 3 truth, 2 right or wrong) int64, by the called genotype's probability.
+    edges: of bins of minor allele frequency, increasing; a bin has its upper edge. Frequency groups are 0, up to the
+    first edge (where that is 0: monomorphic in the panel), one for each bin, and what is above the last edge.
+    cells: (2 SNP or other, groups, 2 ALT is minor or major, SUMS, N) float64. maf_sums: (2 SNP or other, groups), over
+    the genotypes that count. dosage_bins, gp_bins: (10, 3), over ten equal bins of predicted dosage (0-2) and genotype
+    probability (0-1): how many, sum predicted, sum true. glimpse_bins: (2 SNP or other, 2 ALT is minor or major, 100, 3
+    truth, 2 right or wrong) int64, by the called genotype's probability.
     """
 
-    def __init__(self, weights: np.ndarray):
-        self.weights = weights
-        self.cells = np.zeros((2, GROUPS, 2, SUMS, weights.shape[1]))
+    def __init__(self, weights: np.ndarray, edges: Sequence[float] = MAF_BINS):
+        self.weights, self.edges = weights, tuple(edges)
+        self.cells = np.zeros((2, len(edges) + 1, 2, SUMS, weights.shape[1]))
         self.dosage_bins, self.gp_bins = np.zeros((CALIBRATION_BINS, 3)), np.zeros((CALIBRATION_BINS, 3))
         self.glimpse_bins = np.zeros((2, 2, GLIMPSE_BINS, 3, 2), np.int64)
-        self.means = {name: np.zeros((2, GROUPS, len(weights))) for name in ("r2_mean", "iqs")}
+        self.maf_sums = np.zeros((2, len(edges) + 1))
+        self.means = {name: np.zeros((2, len(edges) + 1, len(weights))) for name in ("r2_mean", "iqs")}
         self._rows: list[dict[str, np.ndarray]] = []
 
     def add(self, rows: Rows) -> None:
         counts = (rows.truth >= 0) & (rows.call >= 0) & ~np.isnan(rows.dosage)
-        group = np.where(rows.maf > 0, np.searchsorted(MAF_BINS, rows.maf, side="left"), 0)
+        # A frequency that is an edge but for rounding, as 1 - .995 or single precision give, is that edge.
+        group = np.searchsorted(np.array(self.edges) * (1 + 1e-6), rows.maf, side="left")
         x, y = np.where(counts, rows.dosage, 0).astype(np.float64), np.where(counts, rows.truth, 0).astype(np.float64)
         parts = [counts.astype(np.float64), x, y, x * x, y * y, x * y]
         code = np.where(counts, rows.truth * 3 + rows.call, -1)
@@ -91,14 +95,14 @@ class Tally:
         entropy = np.zeros_like(x)
         entropy[known] = -np.log(np.maximum(of_truth[known], LEAST_PROBABILITY))
         self._add_cells(rows, group, [*parts, *calls, entropy, known.astype(np.float64)])
-        self._add_probabilities(rows, known)
+        self._add_probabilities(rows, group, known)
+        np.add.at(self.maf_sums, ((~rows.snp).astype(np.int64), group), rows.maf * counts.sum(axis=1))
         self._add_dosages(rows, counts)
         self._add_rows(rows, group, parts, known)
 
     def _add_cells(self, rows: Rows, group: np.ndarray, values: list[np.ndarray]) -> None:
-        cell = np.ravel_multi_index(
-            ((~rows.snp).astype(np.int64), group, rows.alt_major.astype(np.int64)), (2, GROUPS, 2)
-        )
+        at = ((~rows.snp).astype(np.int64), group, rows.alt_major.astype(np.int64))
+        cell = np.ravel_multi_index(at, self.cells.shape[:3])
         order = np.argsort(cell, kind="stable")
         starts = np.flatnonzero(np.diff(cell[order], prepend=-1))
         flat = self.cells.reshape(-1, SUMS, self.cells.shape[-1])
@@ -110,20 +114,20 @@ class Tally:
         x, y = rows.dosage[counts], rows.truth[counts]
         self.dosage_bins += _by_bin(x / 2, x, y)
 
-    def _add_probabilities(self, rows: Rows, known: np.ndarray) -> None:
+    def _add_probabilities(self, rows: Rows, group: np.ndarray, known: np.ndarray) -> None:
         gp, truth = rows.gp[known], rows.truth[known]
         for genotype in range(3):
             self.gp_bins += _by_bin(gp[:, genotype], gp[:, genotype], truth == genotype)
-        # As GLIMPSE2_concordance has it: alleles by their frequency, bins of the largest probability.
-        flip = np.broadcast_to(rows.alt_major[:, None], known.shape)[known]
-        kind = np.broadcast_to(~rows.snp[:, None], known.shape)[known]
-        best = gp.argmax(axis=1)
-        at = np.minimum((gp.max(axis=1) * (GLIMPSE_BINS - 1)).astype(np.int64), GLIMPSE_BINS - 1)
-        minor = np.where(flip, 2 - truth, truth).astype(np.int64)
-        index = np.ravel_multi_index(
-            (kind.astype(np.int64), flip.astype(np.int64), at, minor, (best != truth).astype(np.int64)),
-            self.glimpse_bins.shape,
+        # As GLIMPSE2_concordance has it: rows of a bin, copies of the minor allele, by the largest probability.
+        inside = known & ((group > 0) & (group < len(self.edges)))[:, None]
+        gp, truth = rows.gp[inside], rows.truth[inside].astype(np.int64)
+        flip, other = (
+            np.broadcast_to(v[:, None], known.shape)[inside].astype(int) for v in (rows.alt_major, ~rows.snp)
         )
+        at = np.minimum((gp.max(axis=1) * (GLIMPSE_BINS - 1)).astype(np.int64), GLIMPSE_BINS - 1)
+        minor = np.where(flip, 2 - truth, truth)
+        wrong = (gp.argmax(axis=1) != truth).astype(np.int64)
+        index = np.ravel_multi_index((other, flip, at, minor, wrong), self.glimpse_bins.shape)
         self.glimpse_bins += np.bincount(index, minlength=self.glimpse_bins.size).reshape(self.glimpse_bins.shape)
 
     def _add_rows(self, rows: Rows, group: np.ndarray, parts: list[np.ndarray], known: np.ndarray) -> None:
@@ -151,10 +155,10 @@ class Tally:
 
     @staticmethod
     def joined(parts: list[Tally]) -> Tally:
-        """One of several that have other people and, each, as many weightings."""
-        whole = Tally(np.concatenate([part.weights for part in parts], axis=1))
+        """One of several that have other people, as many weightings and the same edges."""
+        whole = Tally(np.concatenate([part.weights for part in parts], axis=1), parts[0].edges)
         whole.cells = np.concatenate([part.cells for part in parts], axis=-1)
-        for name in ("dosage_bins", "gp_bins", "glimpse_bins"):
+        for name in ("dosage_bins", "gp_bins", "glimpse_bins", "maf_sums"):
             setattr(whole, name, sum(getattr(part, name) for part in parts))
         whole.means = {name: sum(part.means[name] for part in parts) for name in whole.means}
         whole._rows = [row for part in parts for row in part._rows]
@@ -166,14 +170,14 @@ class Tally:
         return {name: np.concatenate([part[name] for part in self._rows]) for name in names} if self._rows else {}
 
     def by_bin(self, people: np.ndarray | None = None) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """("all", measures), then those of "0", what is monomorphic in the panel, and of each bin of MAF_BINS
-        ("0.002-0.005": above .002, up to .005) that has rows. Each measure is (b+1,), NaN where undefined; "genotypes",
+        """("all", measures), then those of "0", what is monomorphic in the panel, and of each bin ("0.002-0.005": above
+        .002, up to .005) that has rows. Each measure is (b+1,), NaN where undefined; "genotypes",
         (b+1,), is how many count.
 
         people: (N,) bool, of these alone; then without the means over rows, which are of everybody.
         """
         weights = self.weights if people is None else self.weights * people
-        for name, groups in bins():
+        for name, groups in bins(self.edges):
             sums = self.cells[:, groups].sum(axis=(0, 1)) @ weights.T  # (2, SUMS, b+1)
             if not sums[:, _N, 0].any():
                 continue
@@ -192,10 +196,18 @@ class Tally:
         return pooled_measures(self.cells.sum(axis=(0, 1)))
 
 
-def bins() -> list[tuple[str, list[int]]]:
-    """Name and frequency groups of "all", of "0" and of every bin of MAF_BINS."""
-    named = [(f"{low:g}-{high:g}", [i]) for i, (low, high) in enumerate(itertools.pairwise(MAF_BINS), 1)]
-    return [("all", list(range(GROUPS))), ("0", [0]), *named]
+def check_edges(edges: Sequence[float]) -> None:
+    """Raises ConfigError unless they increase from 0 or more to .5 or less and make a bin."""
+    fine = len(edges) > 1 and all(low < high for low, high in itertools.pairwise(edges))
+    if not fine or edges[0] < 0 or edges[-1] > 0.5:
+        raise ConfigError(f"--maf-bins {','.join(f'{e:g}' for e in edges)}: increasing edges, 0 to 0.5, two or more")
+
+
+def bins(edges: Sequence[float]) -> list[tuple[str, list[int]]]:
+    """Name and frequency groups of "all", "0" (where the first edge is not 0: what is not above it), and every bin."""
+    named = [(f"{low:g}-{high:g}", [i]) for i, (low, high) in enumerate(itertools.pairwise(edges), 1)]
+    lowest = f"0-{edges[0]:g}" if edges[0] else "0"
+    return [("all", list(range(len(edges) + 1))), (lowest, [0]), *named]
 
 
 def _by_bin(share: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -221,7 +233,7 @@ def pooled_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "genotypes": total[_N],
-            "r2_pooled": squared_correlation(*(sums[0, :6] + _of_other_allele(sums[1, :6]))),
+            "r2_pooled": squared_correlation(*moments_of_minor(sums)),
             "r2_pooled_alt": squared_correlation(*total[:6]),
             "concordance": right / total[_N],
             "nrd": (total[_N] - right) / (total[_N] - calls[0, 0]),
@@ -229,10 +241,14 @@ def pooled_measures(sums: np.ndarray) -> dict[str, np.ndarray]:
         }
 
 
-def _of_other_allele(sums: np.ndarray) -> np.ndarray:
-    """The moments of 2 - x and 2 - y from those of x and y."""
-    n, x, y, xx, yy, xy = sums
-    return np.stack([n, 2 * n - x, 2 * n - y, 4 * n - 4 * x + xx, 4 * n - 4 * y + yy, 4 * n - 2 * x - 2 * y + xy])
+def moments_of_minor(sums: np.ndarray) -> np.ndarray:
+    """(6, ...) count and moments of dosages and truth as copies of the minor allele: 2 - x for x where ALT is major.
+
+    sums: (2 ALT is minor or major, SUMS, ...).
+    """
+    n, x, y, xx, yy, xy = sums[1, :6]
+    other = [n, 2 * n - x, 2 * n - y, 4 * n - 4 * x + xx, 4 * n - 4 * y + yy, 4 * n - 2 * x - 2 * y + xy]
+    return sums[0, :6] + np.stack(other)
 
 
 def calls_by_truth(cells: np.ndarray) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .dataset import Truth
-from .genotypes import GenotypeFile
+from .genotypes import GenotypeFile, keys_of
 from .metrics import CALIBRATION_BINS, MEASURES, Rows, Tally, bins, interval
 
 LOWER_IS_BETTER = ("nrd", "cross_entropy")
@@ -17,18 +18,20 @@ LOWER_IS_BETTER = ("nrd", "cross_entropy")
 def rows_written(path: Path, truth: Truth, threads: int) -> np.ndarray:
     """(r,) bool: which of the truth's rows the file has."""
     there = np.zeros(len(truth.copies), bool)
-    for key in GenotypeFile(path, threads).keys():
+    for key in keys_of(path, threads):
         if (row := truth.wanted.get(key)) is not None:
             there[row] = True
     return there
 
 
-def score(path: Path, truth: Truth, chosen: np.ndarray, weights: np.ndarray, threads: int) -> Tally:
-    """The file's genotypes at the rows ``chosen`` ((r,) bool) against the truth. weights: see ``Tally``.
+def score(
+    path: Path, truth: Truth, chosen: np.ndarray, weights: np.ndarray, edges: Sequence[float], threads: int
+) -> Tally:
+    """The file's genotypes at the rows ``chosen`` ((r,) bool) against the truth. weights, edges: see ``Tally``.
 
     Raises InputError where the file cannot be read or lacks a sample.
     """
-    tally = Tally(weights)
+    tally = Tally(weights, edges)
     wanted = {key: row for key, row in truth.wanted.items() if chosen[row]}
     for part in GenotypeFile(path, threads).imputed(truth.samples, wanted):
         at = part.rows
@@ -41,7 +44,7 @@ def bin_table(tally: Tally, reference: Tally | None = None) -> list[dict[str, An
     """A dict for "all" and each bin that has rows: "bin", "alleles", "maf" (mean), "genotypes", and "measures": name ->
     [value, low, high], the latter a 95 % bootstrap interval over people; with ``reference``, "difference" from it
     likewise, in the same bootstrap samples. None where undefined."""
-    rows, groups = tally.rows(), dict(bins())
+    rows, groups = tally.rows(), dict(bins(tally.edges))
     others = dict(reference.by_bin()) if reference is not None else {}
     out = []
     for name, measured in tally.by_bin():
@@ -95,7 +98,7 @@ def quality_table(tally: Tally) -> dict[str, Any]:
             edges = {"low": i / CALIBRATION_BINS, "high": (i + 1) / CALIBRATION_BINS, "alleles": int(here.sum())}
             table.append(edges | {"predicted": float(said[here].mean()), "true": float(true[here].mean())})
     by_bin = {}
-    for name, groups in bins():
+    for name, groups in bins(tally.edges):
         here = np.isin(group, groups)
         if here.any():
             by_bin[name] = {"alleles": int(here.sum()), "bias": float((said[here] - true[here]).mean())}

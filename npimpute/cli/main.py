@@ -21,6 +21,8 @@ _COMMANDS = {
     "run": "Impute target genotypes from a reference panel.",
     "panel": "Compile a reference panel, or describe a compiled one.",
     "train": "Train a network on reference panels, or on simulated ones.",
+    "benchmark": "Compare with other programs: accuracy, time, memory.",
+    "concordance": "How good an imputed file is, where the truth is known.",
     "doctor": "Print what this machine will use.",
 }
 
@@ -100,7 +102,9 @@ def main() -> None:
 
 def _left() -> str:
     """What a command that did not end leaves."""
-    return "--resume goes on from the last saved step" if sys.argv[1:2] == ["train"] else "nothing was written"
+    goes_on = {"train": "--resume goes on from the last saved step"}
+    goes_on["benchmark"] = "the same command goes on with what is not done"
+    return goes_on.get("".join(sys.argv[1:2]), "nothing was written")
 
 
 def _stop(message: str, status: int) -> None:

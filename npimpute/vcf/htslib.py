@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from cyvcf2 import VCF, Variant
@@ -25,28 +26,30 @@ if "CYVCF2_HTSLIB_LOG_LEVEL" not in os.environ:
     set_htslib_log_level(0)
 
 
-def variants(source: Source, threads: int) -> Iterator[Variant]:
-    """The records of ``source`` in file order. Raises InputError where htslib cannot go on.
+def variants(path: Path, threads: int) -> Iterator[Variant]:
+    """The records of a file in file order. Raises InputError where htslib cannot go on.
 
     htslib verifies the checksums of what it inflates.
     """
-    last = "its header"
+    last = None
     try:
-        records = iter(VCF(str(source.path), threads=threads))
+        records = iter(VCF(str(path), threads=threads))
         while (record := next(records, None)) is not None:
             last = f"{record.CHROM}:{record.POS}"
             yield record
     except Exception as error:
         found = " ".join(str(error).split())
+        if last is None:
+            raise InputError(f"{path}: cannot be read as VCF or BCF ({found})") from None
         raise InputError(
-            f"{source.path}: cannot be read past {last} ({found}); the file is damaged or truncated: make it again"
+            f"{path}: cannot be read past {last} ({found}); the file is damaged or truncated: make it again"
         ) from None
 
 
 def hts_target_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
     """The target records of ``source`` in file order, one in each part, as ``text_parts`` gives them."""
     samples = selection.samples
-    for record in variants(source, threads):
+    for record in variants(source.path, threads):
         alleles = np.empty((1 if in_region(record, region) else 0, selection.k), np.int8)
         error = _target_row(record, selection, alleles[0]) if len(alleles) else None
         n = 0 if error else len(alleles)
@@ -76,7 +79,7 @@ def hts_parts(source: Source, selection: Selection, region: Region | None, threa
     """The panel records of ``source`` in file order, as ``text_parts`` gives them."""
     capacity = max(1, PIECE // (4 * len(selection.samples)))
     batch = None
-    for record in variants(source, threads):
+    for record in variants(source.path, threads):
         if batch is None or batch.contig != record.CHROM or not batch.has_room(record):
             if batch is not None:
                 yield batch.part()

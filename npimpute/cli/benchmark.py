@@ -1,0 +1,171 @@
+"""``npimpute benchmark``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ..errors import ConfigError
+from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, Numbers, set_up_log
+
+
+class Words(click.ParamType):
+    """Words with commas between them, as a tuple; "none" is none."""
+
+    name = "words"
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        return () if value in ("", "none") else tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+OUT = click.option(
+    "--out", type=PATH, required=True, help="New directory for all output, or one to go on in with the same options."
+)
+PANEL = click.option("--panel", type=PATH, required=True, help="Phased reference panel: VCF, VCF.gz, BCF or .npp.")
+ARRAY = click.option(
+    "--array", type=PATH, help="Sites that targets are typed at: contig and position by line, .bed, .bim or VCF."
+)
+THIN = click.option(
+    "--thin",
+    type=int,
+    metavar="BP",
+    help="Instead: one site at random of those with MAF above 5 % in every so many bp.",
+)
+MAP = click.option("--map", type=PATH, help="Genetic map, for every program.")
+REGION = click.option("--region", metavar="CHR[:START-END]", help="Use this part of the panel only.")
+ENGINES = click.option(
+    "--engines",
+    type=Words(),
+    default="npssm,li-stephens",
+    show_default=True,
+    metavar="LIST",
+    help="Engines of npimpute, ENGINE or ENGINE:MODEL; 'none' for none.",
+)
+RUNS = click.option(
+    "--run", "runs", multiple=True, metavar="LABEL=OPTIONS", help="npimpute with these options of 'npimpute run'."
+)
+PEERS = click.option(
+    "--peers",
+    type=Words(),
+    default="beagle,minimac4,impute5",
+    show_default=True,
+    metavar="LIST",
+    help="Other programs, as far as they are installed; 'none' for none.",
+)
+PATHS = click.option(
+    "--program", "paths", multiple=True, metavar="PEER=FILE", help="Where a peer is, an executable or a .jar."
+)
+THREADS = click.option("--threads", type=int, help="Threads of every program.  [default: all cores]")
+REPEAT = click.option(
+    "--repeat", type=int, default=1, show_default=True, help="Runs of everything, in turn; times are their medians."
+)
+
+
+@click.group("benchmark")
+def command():
+    """Compare npimpute with other programs, on your data."""
+
+
+@command.command("imputation")
+@PANEL
+@click.option("--truth", type=PATH, help="True phased genotypes of people who are not in the panel.")
+@click.option("--targets", type=int, metavar="N", help="Instead: take N people out of the panel, at random.")
+@click.option("--folds", type=int, default=1, show_default=True, help="With --targets: so many times, other people.")
+@ARRAY
+@THIN
+@MAP
+@REGION
+@ENGINES
+@RUNS
+@PEERS
+@PATHS
+@POPULATIONS
+@MAF_BINS
+@THREADS
+@REPEAT
+@BOOTSTRAP
+@SEED
+@OUT
+def imputation(engines, runs, peers, paths, threads, **options):
+    """Accuracy, time and memory of all programs on the same files.
+
+    \b
+    npimpute benchmark imputation --panel panel.vcf.gz --truth truth.vcf.gz --array array.pos --map map.txt --out DIR
+    """
+    set_up_log()
+    from ..benchmark.imputation import ImputationConfig, benchmark
+    from ..benchmark.report import imputation_text, write_report
+
+    config = ImputationConfig(**options, threads=_threads(threads))
+    results = benchmark(config, _programs(engines, runs, peers, paths))
+    click.echo(imputation_text(results))
+    _tell(write_report(results, config.out))
+
+
+@command.command("scaling")
+@click.option("--panel", type=PATH, help="Phased reference panel: VCF, VCF.gz, BCF or .npp.")
+@click.option("--simulate", type=int, metavar="N", help="Instead: simulate a panel of N people (msprime).")
+@click.option("--length-mb", type=float, default=5.0, show_default=True, help="Of the simulated region.")
+@ARRAY
+@THIN
+@MAP
+@REGION
+@ENGINES
+@RUNS
+@PEERS
+@PATHS
+@click.option(
+    "--panel-sizes", type=Numbers(int), default=(), metavar="LIST", help="People of the panel to impute from."
+)
+@click.option("--target-counts", type=Numbers(int), default=(), metavar="LIST", help="People to impute.")
+@click.option(
+    "--contexts",
+    type=Numbers(int),
+    default=(),
+    metavar="LIST",
+    help="Panel haplotypes that engines with --context read.",
+)
+@THREADS
+@REPEAT
+@SEED
+@OUT
+def scaling(engines, runs, peers, paths, threads, **options):
+    """Time and memory against the panel's size, the number of targets and the context.
+
+    \b
+    npimpute benchmark scaling --simulate 2200 --thin 4000 --panel-sizes 500,1000,2000 --contexts 4,8,16 --out DIR
+    """
+    set_up_log()
+    from ..benchmark.report import scaling_text, write_report
+    from ..benchmark.scaling import ScalingConfig, benchmark
+
+    config = ScalingConfig(**options, threads=_threads(threads))
+    results = benchmark(config, _programs(engines, runs, peers, paths))
+    click.echo(scaling_text(results))
+    _tell(write_report(results, config.out))
+
+
+def _programs(engines, runs, peers, paths) -> list:
+    from ..benchmark.programs import engine, peer, variant
+
+    where = {}
+    for text in paths:
+        name, equals, path = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--program {text}: write PEER=FILE")
+        where[name] = path
+    if unused := sorted(set(where) - set(peers)):
+        raise ConfigError(f"--program {unused[0]}: not among --peers")
+    ours = [*map(engine, engines), *map(variant, runs)]
+    return [*ours, *(peer(name, where.get(name)) for name in peers)]
+
+
+def _threads(threads: int | None) -> int:
+    return len(os.sched_getaffinity(0)) if threads is None else threads
+
+
+def _tell(paths) -> None:
+    click.echo("\nwritten: " + " ".join(map(str, paths)), err=True)

@@ -1,0 +1,50 @@
+"""Options that several subcommands have, and the log of those that report on stdout."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+class Numbers(click.ParamType):
+    """Numbers with commas between them, as a tuple. kind: int or float."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type):
+        self._kind = kind
+
+    def convert(self, value, param, ctx):
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self._kind(word) for word in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: numbers with commas between them", param, ctx)
+
+
+POPULATIONS = click.option(
+    "--populations", type=PATH, help="Also report by population: a table of sample and population."
+)
+MAF_BINS = click.option(
+    "--maf-bins",
+    type=Numbers(float),
+    default="0,0.002,0.005,0.01,0.02,0.05,0.1,0.2,0.5",
+    show_default=True,
+    metavar="EDGES",
+    help="Edges of bins of minor allele frequency.",
+)
+BOOTSTRAP = click.option(
+    "--bootstrap", type=int, default=200, show_default=True, help="Bootstrap samples of people for intervals; 0: none."
+)
+SEED = click.option("--seed", type=int, default=1, show_default=True, help="Of all that is drawn at random.")
+
+
+def set_up_log() -> None:
+    """The log to stderr, from INFO."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(message)s", stream=sys.stderr, force=True)
