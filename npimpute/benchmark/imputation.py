@@ -15,6 +15,7 @@ from ..dosage.accuracy import MAF_BINS
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import read_genetic_map
 from ..panel.panel import open_panel
+from ..vcf.records import clip
 from ..vcf.region import Region
 from .arrays import Array, read_array, thinned
 from .dataset import Cast, Dataset, make_dataset
@@ -23,7 +24,7 @@ from .machine import machine
 from .metrics import Tally, bootstrap_weights, check_edges
 from .programs import Program
 from .score import bin_table, calibration, population_table, rows_written, sample_table, score
-from .trials import Trials, check_settings
+from .trials import Trials, claimed
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,11 @@ class ImputationConfig:
     def data_settings(self) -> dict[str, Any]:
         """What the data are made of: runs of programs are kept as long as it stays the same."""
         names = ("panel", "truth", "targets", "folds", "array", "thin", "map", "region", "threads", "seed")
-        return {name: _fingerprint(getattr(self, name)) for name in names}
+        return {name: fingerprint(getattr(self, name)) for name in names}
 
 
-def _fingerprint(value: Any) -> Any:
+def fingerprint(value: Any) -> Any:
+    """A setting as it is kept to be compared; a file by its place, size and time. Raises InputError."""
     if not isinstance(value, Path):
         return value
     try:
@@ -88,10 +90,10 @@ def benchmark(config: ImputationConfig, programs: list[Program]) -> dict[str, An
     Runs that were finished by an interrupted call are kept. Raises InputError or ConfigError.
     """
     _check_names(programs)
-    check_settings(config.out, config.data_settings())
-    datasets = make_datasets(config)
-    samples = [name for data in datasets for name in data.truth.samples]
-    populations = populations_of(config.populations, samples) if config.populations else None
+    with claimed(config.out, config.data_settings()):
+        datasets = make_datasets(config)
+        samples = [name for data in datasets for name in data.truth.samples]
+        populations = populations_of(config.populations, samples) if config.populations else None
     trials = Trials(config.out / "runs", config.threads, config.repeat)
     for data in datasets:
         log.info(
@@ -112,10 +114,15 @@ def make_datasets(config: ImputationConfig) -> list[Dataset]:
         for i, cast in enumerate(_casts(config), 1)
     ]
     for part in data:
-        if len(part.contigs) > 1:
-            names = ", ".join(name for name, _, _ in part.contigs)
-            raise InputError(f"{config.panel}: has several contigs ({names}); benchmark one at a time with --region")
+        check_one_contig(config.panel, part)
     return data
+
+
+def check_one_contig(panel: Path, data: Dataset) -> None:
+    """Raises InputError if there are several: some peers impute one at a time."""
+    if len(data.contigs) > 1:
+        names = clip(", ".join(name for name, _, _ in data.contigs), 60)
+        raise InputError(f"{panel}: has several contigs ({names}); benchmark one at a time with --region")
 
 
 def _casts(config: ImputationConfig) -> list[Cast]:
@@ -174,7 +181,7 @@ def _score(config: ImputationConfig, done: list[Program], datasets: list[Dataset
 def _results(config, programs, datasets, trials, samples, populations) -> dict[str, Any]:
     done = [program for program in programs if trials.finished(program, datasets)]
     if not done:
-        reasons = "; ".join(f"{p.name}: {trials.failure(p)}" for p in programs)
+        reasons = "; ".join(f"{failed['label']}: {failed['reason']}" for failed in trials.failures())
         raise InputError(f"{config.out}: no program finished ({reasons})")
     scored = _score(config, done, datasets, trials)
     # What the others are measured against: the first peer, or else the first program.
@@ -183,8 +190,7 @@ def _results(config, programs, datasets, trials, samples, populations) -> dict[s
     for program in programs:
         entry = {"name": program.name, "label": program.label, "version": program.version, "ours": program.ours}
         if program not in done:
-            table.append(entry | {"status": "missing" if program.missing else "failed"}
-                         | {"reason": trials.failure(program)})  # fmt: skip
+            table.append(entry | trials.failure(program))
             continue
         tally = scored.tallies[program.name]
         entry |= {"status": "done", "reason": None, "alleles_written": scored.written[program.name]}

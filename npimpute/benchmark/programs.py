@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..config import ENGINES
+from ..config import ENGINES, RunConfig
 from ..errors import ConfigError
 from .dataset import Dataset
 
@@ -34,7 +34,8 @@ class Commands:
 @dataclass(frozen=True)
 class Program:
     """name: of its files, its own among all. label: in tables. version: as it says itself. commands: of a dataset, an
-    output folder and a number of threads. missing: why it cannot run, "" if it can. ours: npimpute."""
+    output folder and a number of threads. missing: why it cannot run, "" if it can. ours: npimpute, with
+    ``options`` of 'npimpute run'."""
 
     name: str
     label: str
@@ -42,6 +43,15 @@ class Program:
     commands: Callable[[Dataset, Path, int], Commands]
     missing: str = ""
     ours: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def engine(self) -> str | None:
+        """The engine of npimpute that it runs."""
+        if not self.ours:
+            return None
+        words = " ".join(self.options).replace("=", " ").split()
+        return words[words.index("--engine") + 1] if "--engine" in words[:-1] else RunConfig.engine
 
 
 def engine(text: str) -> Program:
@@ -81,7 +91,7 @@ def npimpute(label: str, options: list[str]) -> Program:
         out = folder / "imputed.vcf.gz"
         return Commands([*warm, "--out", str(folder / "warm_up.vcf.gz")], None, [*run, "--out", str(out)], out)
 
-    return Program(_file_name(label), label, f"npimpute {__version__}", commands, ours=True)
+    return Program(_file_name(label), label, f"npimpute {__version__}", commands, "", True, tuple(options))
 
 
 WARM_UP_BP = 200_000

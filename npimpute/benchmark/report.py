@@ -114,9 +114,22 @@ def imputation_text(results: dict[str, Any]) -> str:
     for entry in done:
         found = {part["bin"]: part["measures"]["r2_pooled"][0] for part in entry["bins"]}
         by_maf.append([entry["label"], *(_number(found.get(name), 4) for name in bins)])
-    out = [_aligned(lines), _aligned(by_maf)]
-    out += [f"{e['label']}: {e['status']}: {e['reason']}" for e in results["programs"] if e["status"] != "done"]
-    return "\n\n".join(out[:2]) + "".join(f"\n{line}" for line in ["", *out[2:]] if out[2:])
+    out = [_what(results), _aligned(lines), _aligned(by_maf)]
+    failed = (e for e in results["programs"] if e["status"] != "done")
+    out += ["\n".join(lines)] if (lines := [f"{e['label']}: {e['status']}: {e['reason']}" for e in failed]) else []
+    return "\n\n".join(out)
+
+
+def _what(results: dict[str, Any]) -> str:
+    """One line: what was compared."""
+    if "data" not in results:
+        return f"{results['compared']} alleles compared"
+    data = results["data"]
+    people, typed, k = (", ".join(str(part[name]) for part in data) for name in ("targets", "typed", "haplotypes"))
+    wrote = (
+        "" if results["compared"] == results["alleles"] else f" of {results['alleles']}, those that every program wrote"
+    )
+    return f"{people} targets at {typed} sites, {k} panel haplotypes; {results['compared']} alleles compared{wrote}"
 
 
 def scaling_text(results: dict[str, Any]) -> str:

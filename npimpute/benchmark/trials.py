@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shlex
+import shutil
 import statistics
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, NpimputeError
 from ..outputs import file_errors, temporary
 from .dataset import Dataset
 from .measure import Measured, measure
@@ -49,27 +52,45 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
         )
 
 
+@contextlib.contextmanager
+def claimed(out: Path, settings: dict[str, Any]) -> Iterator[None]:
+    """``check_settings``; where what is done inside ends in an error of the user's, a new directory is not left."""
+    with file_errors(out):
+        new = not out.exists() or not any(out.iterdir())
+    check_settings(out, settings)
+    try:
+        yield
+    except NpimputeError:
+        if new:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
 class Trials:
     """Every program on every dataset, ``repeat`` times in turn. folder: for the outputs, logs and times."""
 
     def __init__(self, folder: Path, threads: int, repeat: int):
         self._folder, self._threads, self._repeat = folder, threads, repeat
-        self._failures: dict[str, str] = {}
+        self._failures: dict[str, dict[str, str]] = {}
 
     def run(self, programs: list[Program], datasets: list[Dataset]) -> None:
         """Runs what is not done yet. A program that is missing or fails is told of in the log, and left."""
         for program in programs:
             if program.missing:
-                self._failures[program.name] = program.missing
-                log.warning("%s: %s", program.label, program.missing)
+                self._fail(program, "missing", program.missing)
         for turn in range(self._repeat):
             for data in datasets:
                 for program in programs:
                     if program.name not in self._failures:
                         self._one(program, data, turn)
 
-    def failure(self, program: Program) -> str:
-        return self._failures.get(program.name, "")
+    def failure(self, program: Program) -> dict[str, str]:
+        """As in ``failures``, of one of them."""
+        return self._failures[program.name]
+
+    def failures(self) -> list[dict[str, str]]:
+        """ "label", "status" and "reason" of the programs that are missing or failed."""
+        return list(self._failures.values())
 
     def finished(self, program: Program, datasets: list[Dataset]) -> bool:
         return program.name not in self._failures and all(self._record(program, d)["runs"] for d in datasets)
@@ -122,11 +143,12 @@ class Trials:
             if (done := self._measured(program, data, step, command, output)) is None:
                 return
             record[step] = done.seconds
+        commands.out.unlink(missing_ok=True)  # what an interruption leaves is not taken for the run before
         done = self._measured(program, data, "impute", commands.impute, None)
         if done is None:
             return
         if not commands.out.exists():
-            self._fail(program, f"left no {commands.out.name}; its last words: {done.last}")
+            self._fail(program, "failed", f"left no {commands.out.name}; its last words: {done.last}")
             return
         log.info("%s, %s: %.1f s, %.0f MB", program.label, data.folder.name, done.seconds, done.peak_mb)
         record["runs"].append(asdict(done))
@@ -142,12 +164,13 @@ class Trials:
         if done.status == 0:
             return done
         how = f"signal {-done.status}" if done.status < 0 else f"exit status {done.status}"
-        self._fail(program, f"{step.replace('_', ' ')} ended with {how}: {done.last} ({path})")
+        self._fail(program, "failed", f"{step.replace('_', ' ')} ended with {how}: {done.last} ({path})")
         return None
 
-    def _fail(self, program: Program, reason: str) -> None:
-        self._failures[program.name] = reason
-        log.warning("%s: %s", program.label, reason)
+    def _fail(self, program: Program, status: str, reason: str) -> None:
+        if program.name not in self._failures:
+            log.warning("%s: %s", program.label, reason)
+        self._failures[program.name] = {"label": program.label, "status": status, "reason": reason}
 
 
 def _total(values: list[float | None]) -> float | None:
