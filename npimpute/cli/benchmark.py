@@ -95,7 +95,7 @@ def imputation(engines, runs, peers, paths, threads, **options):
     \b
     npimpute benchmark imputation --panel panel.vcf.gz --truth truth.vcf.gz --array array.pos --map map.txt --out DIR
     """
-    set_up_log()
+    _ready()
     from ..benchmark.imputation import ImputationConfig, benchmark
     from ..benchmark.report import imputation_text, write_report
 
@@ -138,7 +138,7 @@ def scaling(engines, runs, peers, paths, threads, **options):
     \b
     npimpute benchmark scaling --simulate 2200 --thin 4000 --panel-sizes 500,1000,2000 --contexts 4,8,16 --out DIR
     """
-    set_up_log()
+    _ready()
     from ..benchmark.report import scaling_text, write_report
     from ..benchmark.scaling import ScalingConfig, benchmark
 
@@ -146,6 +146,14 @@ def scaling(engines, runs, peers, paths, threads, **options):
     results = benchmark(config, _programs(engines, runs, peers, paths))
     click.echo(scaling_text(results))
     _tell(write_report(results, config.out))
+
+
+def _ready() -> None:
+    """The log, and what a report needs."""
+    from ..benchmark.plots import check_installed
+
+    set_up_log()
+    check_installed()
 
 
 def _programs(engines, runs, peers, paths) -> list:
