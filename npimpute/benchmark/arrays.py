@@ -38,18 +38,18 @@ Array = Callable[[PanelRows], list[int]]
 
 
 def read_array(path: Path) -> Array:
-    """The array in a file: VCF or BCF and PLINK's .bim name alleles (in .bim in any order), of which the panel's SNPs
-    with these are typed; other text is a table of contig and position (a header, if any, is passed over; .bed: contig,
-    start, end, from 0), where the panel's biallelic SNPs are. Raises InputError where it cannot be read or is empty.
+    """The array in a file, which types biallelic SNPs of the panel: those with the alleles in a VCF or BCF, or, in any
+    order, in PLINK's .bim; or all at the positions of a table of contig and position (a header, if any, is passed over;
+    .bed: contig, start, end, from 0). Raises InputError where it cannot be read or is empty.
     """
     if path.name.endswith((".vcf", ".vcf.gz", ".bcf", ".vcf.bgz")):
         keys = {key for key in keys_of(path) if is_snp(key)}
         return _named(path, keys)
     rows = _table(path)
-    if path.name.endswith((".bim", ".bim.gz")):
-        alleles = {(contig_key(row[0]), int(row[3]), frozenset(row[4:6])) for row in rows if len(row) >= 6}
+    if _is(path, ".bim"):
+        alleles = {(contig_key(row[0]), int(row[3]), frozenset(row[4:6])) for row in rows}
         return _either_way(path, alleles)
-    from_zero = path.name.endswith((".bed", ".bed.gz"))
+    from_zero = _is(path, ".bed")
     sites: set[tuple[str, int]] = set()
     for contig, first, *rest in rows:
         start = int(first) + 1 if from_zero else int(first)
@@ -73,25 +73,33 @@ def thinned(spacing: int, seed: int) -> Array:
 
 
 def _table(path: Path) -> list[list[str]]:
-    """The lines that have a number where a position should be; the first may not."""
+    """The lines that have a number where a position should be, as all must but the first."""
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of sites ({error})") from error
-    at = 3 if path.name.endswith((".bim", ".bim.gz")) else 1
-    out = []
+    numbers, width = ((3,), 6) if _is(path, ".bim") else ((1, 2), 3) if _is(path, ".bed") else ((1,), 2)
+    out, first = [], True
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) > at and words[at].isdigit():
+        if len(words) >= width and all(words[i].isascii() and words[i].isdecimal() for i in numbers):
             out.append(words)
-        elif number > 1:
-            raise InputError(f"{path}, line {number}: no position in column {at + 1}; write contig and position")
+        elif not first:
+            columns = " and ".join(str(i + 1) for i in numbers)
+            raise InputError(
+                f"{path}, line {number}: {width} columns or more are needed, with a position in column {columns}"
+            )
+        first = False
     if not out:
         raise InputError(f"{path}: names no site; write one a line: contig and position")
     return out
+
+
+def _is(path: Path, suffix: str) -> bool:
+    return path.name.endswith((suffix, f"{suffix}.gz"))
 
 
 def _at(path: Path, sites: set[tuple[str, int]]) -> Array:
@@ -102,7 +110,7 @@ def _at(path: Path, sites: set[tuple[str, int]]) -> Array:
 
 
 def _named(path: Path, keys: set[Key]) -> Array:
-    return _chosen(path, len(keys), lambda key, alone: key in keys)
+    return _chosen(path, len(keys), lambda key, alone: alone and key in keys)
 
 
 def _either_way(path: Path, sites: set) -> Array:

@@ -108,7 +108,8 @@ def _check_apart(path: Path, samples: tuple[str, ...], panel: Panel) -> None:
 
 
 def _survey(folder: Path, panel: Panel, as_it_is: bool, threads: int) -> tuple[PanelRows, Path]:
-    """What rows the panel has, and a VCF.gz of it: its own file where nothing is left out of that."""
+    """What rows the panel has, and a VCF.gz of it: its own file where that is one, with an index, and
+    nothing is left out of it."""
     keys: list[Key] = []
     alone, counts, contigs = [], [], {}
 
@@ -123,7 +124,8 @@ def _survey(folder: Path, panel: Panel, as_it_is: bool, threads: int) -> tuple[P
             counts.append(chunk.counts())
             yield chunk
 
-    as_it_is = as_it_is and panel.path.name.endswith(".vcf.gz")
+    indexed = any(Path(f"{panel.path}{suffix}").exists() for suffix in (".tbi", ".csi"))
+    as_it_is = as_it_is and indexed and panel.path.name.endswith(".vcf.gz")
     path = panel.path if as_it_is else folder / "panel.vcf.gz"
     chunks = seen(panel)
     if not as_it_is and not path.exists():
@@ -172,10 +174,10 @@ def _read_truth(cast: Cast, found, samples: tuple[str, ...], rows: PanelRows, ty
     path = cast.truth or cast.panel
     for key, row, codes, name in found:
         i = place.get(key)
-        if i is None or key in wanted:
+        if i is None or key in wanted or key in chip:
             continue
         if key in typed:
-            if codes is None or (codes[:, :2] < 0).any():
+            if codes is None or not np.isin(codes[:, :2], (0, 1)).all():
                 missing += 1
                 continue
             _check_phase(path, key, codes, samples)
@@ -185,7 +187,7 @@ def _read_truth(cast: Cast, found, samples: tuple[str, ...], rows: PanelRows, ty
             copies.append(row)
             at.append(i)
     if missing:
-        log.warning("%d array sites have missing genotypes in %s: not typed", missing, path)
+        log.warning("%d array sites have missing genotypes or other alleles in %s: not typed", missing, path)
     if not chip:
         raise InputError(f"{path}: none of the {len(typed)} array sites that the panel has is in it, without missing "
                          "genotypes; check that both use the same genome build")  # fmt: skip

@@ -89,15 +89,14 @@ class GenotypeFile:
         n_alt = len(record.ALT)
         fields = record.FORMAT or []
         haploid = _haploid(record, fields, n_alt)
-        gp = self._field(record, "GP", fields)
-        ds = self._field(record, "DS", fields)
+        # Other widths are of haploid records, or nobody has a value.
+        gp = self._field(record, "GP", fields, (n_alt + 1) * (n_alt + 2) // 2)
+        ds = self._field(record, "DS", fields, n_alt)
         codes = self._codes(record) if "GT" in fields else None
         if ds is None and haploid is None and gp is None and codes is None:
             raise InputError(
-                f"{self.path}: {record.CHROM}:{record.POS}: none of DS, GP, HDS, AP1 and GT; impute with one of them"
+                f"{self.path}: {record.CHROM}:{record.POS}: no DS, GP, HDS, AP1 or GT can be read; impute with one"
             )
-        if gp is not None and gp.shape[1] != (n_alt + 1) * (n_alt + 2) // 2:
-            gp = None  # of a haploid record
         out = ([], [], [], [])
         for i, _ in chosen:
             p = _of_allele(gp, n_alt, i + 1) if gp is not None else None if haploid is None else _diploid(haploid[i])
@@ -105,7 +104,9 @@ class GenotypeFile:
             if codes is not None:
                 call = _copies(codes, i + 1)
             else:
-                best = p.argmax(axis=1) if p is not None else np.rint(dosage)
+                best = np.rint(dosage)
+                if p is not None:
+                    best = np.where(np.isnan(p).any(axis=1), best, p.argmax(axis=1))
                 call = np.where(np.isnan(dosage), -1, best).astype(np.int8)
             if dosage is None:
                 dosage = np.where(call < 0, np.nan, call)
@@ -115,9 +116,12 @@ class GenotypeFile:
                 column.append(value)
         return out
 
-    def _field(self, record, name: str, fields: list[str]) -> np.ndarray | None:
+    def _field(self, record, name: str, fields: list[str], width: int) -> np.ndarray | None:
+        """(samples, width) float32; None where there is none of this width."""
         values = record.format(name) if name in fields else None
-        return None if values is None else np.asarray(values, np.float32)
+        if values is None or values.shape[1] != width:
+            return None
+        return np.asarray(values, np.float32)
 
     def _codes(self, record) -> np.ndarray:
         """(samples, 3) int16: two alleles (-1 missing, -2 none: haploid) and whether they are phased."""

@@ -7,6 +7,7 @@ is not. So it imports little.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ def measure(command: list[str], log: Path, output: Path | None = None) -> Measur
     """Runs ``command``; what it prints goes to ``log``, and its stdout to ``output`` if given.
 
     An interruption of this process ends the command as well. The status is 127 where it cannot be started.
+    Raises OSError where the log's directory cannot be written.
     """
     result = log.with_suffix(".usage.json")
     result.unlink(missing_ok=True)
@@ -41,28 +43,37 @@ def measure(command: list[str], log: Path, output: Path | None = None) -> Measur
     try:
         child.wait()
     except BaseException:
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        _end(child)
         raise
     usage = json.loads(result.read_text())
     result.unlink()
     return Measured(**usage, last=last_line(log))
 
 
+def _end(child: subprocess.Popen) -> None:
+    """Ends all processes of its group: kindly, and after 3 seconds by force."""
+    number = signal.SIGTERM
+    with contextlib.suppress(ProcessLookupError):  # none is left
+        for _ in range(60):
+            os.killpg(child.pid, number)
+            child.poll()
+            time.sleep(0.05)
+            number = 0
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
 def last_line(log: Path) -> str:
     """The last line that says something, as a progress bar leaves it."""
-    lines = log.read_text(errors="replace").replace("\r", "\n").splitlines()
+    lines = log.read_text(errors="replace").splitlines()
     return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
 
 
 def _main(result: str, log: str, output: str, *command: str) -> None:
     started = time.perf_counter()
-    with open(log, "wb") as told, open(output or log, "ab" if not output else "wb") as out:
+    with open(log, "wb") as told, open(output or os.devnull, "wb") as file:
         try:
-            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=told)
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file if output else told, stderr=told)
         except OSError as error:
             told.write(f"{command[0]}: {error.strerror}\n".encode())
             code, taken = 127, (0.0, 0.0)

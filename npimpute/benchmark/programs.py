@@ -57,6 +57,8 @@ class Program:
 def engine(text: str) -> Program:
     """The program "ENGINE" or "ENGINE:MODEL" (a directory). Raises ConfigError for an unknown engine."""
     name, colon, model = text.partition(":")
+    if colon and not model:
+        raise ConfigError(f"--engines {text}: write ENGINE, or ENGINE:MODEL")
     name = ALIASES.get(name, name)
     if name not in ENGINES:
         raise ConfigError(f"--engines {text}: choose from {', '.join(ENGINES)}, or ENGINE:MODEL")
@@ -107,7 +109,8 @@ def peer(name: str, path: str | None = None) -> Program:
         return Program(name, name, "", lambda *_: None, missing=f"not installed; {install}")
     if not Path(found).exists():
         raise ConfigError(f"--program {name}={found}: no such file")
-    start = ["java", "-jar", str(Path(found).resolve())] if found.endswith(".jar") else [found]
+    place = str(Path(found).resolve())
+    start = ["java", "-jar", place] if found.endswith(".jar") else [place]
     return make(start)
 
 
@@ -167,4 +170,8 @@ def _says(command: list[str]) -> str:
 
 
 def _file_name(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", label).strip("_")
+    """Raises ConfigError where nothing of the label can be part of one."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", label).strip("._")
+    if not name:
+        raise ConfigError(f"--run {label}: a label needs a letter or a number (A-Z, a-z, 0-9)")
+    return name

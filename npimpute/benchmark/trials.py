@@ -44,6 +44,8 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: damaged ({error}); name a new directory") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged; name a new directory")
     settings = json.loads(json.dumps(settings))
     if other := sorted(name for name in settings if found.get(name) != settings[name]):
         raise ConfigError(
@@ -126,8 +128,8 @@ class Trials:
             found = json.loads(path.read_text())
         except (OSError, ValueError):
             return fresh
-        same = found["version"] == fresh["version"] and found["command"] == fresh["command"] and commands.out.exists()
-        return found if same else fresh
+        same = isinstance(found, dict) and all(found.get(name) == fresh[name] for name in ("version", "command"))
+        return found if same and commands.out.exists() else fresh
 
     def _one(self, program: Program, data: Dataset, turn: int) -> None:
         record, commands = self._record(program, data), self._commands(program, data)
@@ -143,8 +145,13 @@ class Trials:
             if (done := self._measured(program, data, step, command, output)) is None:
                 return
             record[step] = done.seconds
-        commands.out.unlink(missing_ok=True)  # what an interruption leaves is not taken for the run before
-        done = self._measured(program, data, "impute", commands.impute, None)
+        done = None
+        commands.out.unlink(missing_ok=True)
+        try:
+            done = self._measured(program, data, "impute", commands.impute, None)
+        finally:
+            if done is None:  # half a file is not to be taken for that of a run before
+                commands.out.unlink(missing_ok=True)
         if done is None:
             return
         if not commands.out.exists():
@@ -160,7 +167,8 @@ class Trials:
         """None, and the program is given up, where the command fails."""
         log.info("%s, %s: %s", program.label, data.folder.name, step.replace("_", " "))
         path = self._place(program, data) / f"{step}.log"
-        done = measure(command, path, output)
+        with file_errors(path):
+            done = measure(command, path, output)
         if done.status == 0:
             return done
         how = f"signal {-done.status}" if done.status < 0 else f"exit status {done.status}"
