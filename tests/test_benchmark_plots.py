@@ -343,7 +343,7 @@ def test_scaling_and_ablation_pages_have_the_values():
     results["tables"][0]["rows"][2]["reason"] = "diverged"
     text = page(results, [])
     assert "<dt>Table 0: without b</dt><dd>diverged</dd>" in text
-    head, *rows = Outline(text).table(["", "pooled r²"])
+    head, *rows = Outline(text).table(["", "pooled r² (ALT)"])
     assert rows == [
         ["whole", "*0.9100", "0.5000", "2,000", "0.98"],
         ["without <a>", "0.9000", "–", "2,000", "–"],

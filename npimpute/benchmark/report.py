@@ -158,7 +158,8 @@ def ablation_text(results: dict[str, Any]) -> str:
     for table in results["tables"]:
         lines = [[table["title"], "r2", "mean r2", "published"]]
         for row in table["rows"]:
-            lines.append([row["label"], *(_number(row[name], 4) for name in ("r2_pooled", "r2_mean", "published"))])
+            label = f"{row['label']} ({row['reason']})" if row["reason"] else row["label"]
+            lines.append([label, *(_number(row[name], 4) for name in ("r2_pooled", "r2_mean", "published"))])
         parts.append(_aligned(lines))
     return "\n\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import click
@@ -145,6 +146,43 @@ def scaling(engines, runs, peers, paths, threads, **options):
     config = ScalingConfig(**options, threads=_threads(threads))
     results = benchmark(config, _programs(engines, runs, peers, paths))
     click.echo(scaling_text(results))
+    _tell(write_report(results, config.out))
+
+
+@command.command("ablation")
+@click.option("--panel", "panels", type=PATH, multiple=True, required=True, help="Train on this; may be repeated.")
+@click.option("--map", type=PATH, help="Genetic map, for validation.")
+@click.option("--validate", type=PATH, multiple=True, help="Judge on this panel, which is not trained on.")
+@click.option("--hold-out", type=int, default=30, show_default=True, help="People who are left out, to judge by.")
+@click.option("--hold-out-rows", type=int, default=400, show_default=True, help="Sites of each panel to judge by.")
+@click.option(
+    "--tables", type=Words(), metavar="LIST", help="Of order,mask,rate,objective,auxiliary,context.  [default: all]"
+)
+@click.option("--budget", type=float, default=60.0, show_default=True, metavar="MINUTES", help="For everything.")
+@click.option("--steps", type=int, help="Instead: steps of every run.")
+@click.option("--config", "config_file", type=PATH, help="Settings of the base configuration, TOML as for 'train'.")
+@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
+@THREADS
+@SEED
+@OUT
+def ablation(panels, tables, config_file, threads, **options):
+    """The published NPSSM's ablations, trained on your panels.
+
+    \b
+    npimpute benchmark ablation --panel panel.vcf.gz --tables mask,auxiliary --budget 60 --out DIR
+    """
+    _ready()
+    from ..benchmark.ablation import AblationConfig
+    from ..benchmark.ablation import ablation as run
+    from ..benchmark.report import ablation_text, write_report
+    from .train import settings
+
+    given = {} if tables is None else {"tables": tables}
+    base = settings(config_file, (), {})
+    config = AblationConfig(panels=panels, base=base, threads=_threads(threads), **options, **given)
+    logging.getLogger("npimpute.train").setLevel(logging.WARNING)  # every run would tell of every panel
+    results = run(config)
+    click.echo(ablation_text(results))
     _tell(write_report(results, config.out))
 
 

@@ -67,7 +67,7 @@ def command(architecture, config_file, pairs, show_settings, minutes, resume, de
     """
     short = SHORT | ({"context": "model.haplotypes"} if architecture == "npssm" else {})
     named = {short[name]: value for name in short if (value := options.pop(name)) is not None}
-    values = _settings(config_file, pairs, named)
+    values = settings(config_file, pairs, named)
     # Imported here: torch takes seconds, which a misspelt option need not wait for.
     from ..engine.model_files import default_model
     from ..train.settings import train_config
@@ -103,7 +103,7 @@ def _train(config, device, threads, minutes, resume, quiet) -> None:
     logging.getLogger("npimpute").info("%s: %s", config.out, "trained" if done else "time is over; --resume goes on")
 
 
-def _settings(config_file: Path | None, pairs: tuple[str, ...], named: dict) -> dict:
+def settings(config_file: Path | None, pairs: tuple[str, ...], named: dict) -> dict:
     """Tables of settings: the file's, then --set's, then the options'."""
     values = {}
     if config_file is not None:
