@@ -78,6 +78,15 @@ class Haplotypes:
         """(rows, k) uint8: 1 where a haplotype carries the row's ALT allele."""
         return np.unpackbits(self.bits[rows], axis=1, count=self.k, bitorder="little")
 
+    def codes(self, sites: np.ndarray) -> np.ndarray:
+        """(len(sites), k) int8: the allele of each haplotype at some of the sites (int array)."""
+        starts = self.row_start()
+        out = self.alleles(starts[sites]).astype(np.int8)
+        for codes, site in zip(out, sites, strict=True):
+            for allele in range(1, starts[site + 1] - starts[site]):
+                codes += self.alleles(starts[[site]] + allele)[0].astype(np.int8) * np.int8(allele + 1)
+        return out
+
     def counts(self) -> np.ndarray:
         """(r,) int64: how many haplotypes carry each row's ALT allele."""
         return np.bitwise_count(self.bits).sum(axis=1, dtype=np.int64)
@@ -85,15 +94,16 @@ class Haplotypes:
 
 @dataclass(frozen=True)
 class Targets:
-    """Phased target haplotypes at their typed sites.
+    """Target haplotypes at their typed sites.
 
     alleles: (s, n) int8 codes into REF, ALT of the same file, -1 missing. Haplotypes 2i and 2i+1 belong to
-    sample i.
+    sample i. unphased: (s, samples) bool, heterozygotes whose phase is not known; None where it always is.
     """
 
     sites: Sites
     alleles: np.ndarray
     samples: tuple[str, ...]
+    unphased: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

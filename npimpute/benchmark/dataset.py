@@ -18,9 +18,10 @@ from ..outputs import file_errors
 from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel, open_panel
 from ..types import Haplotypes, Sites
+from ..vcf.phased import write_phased
 from ..vcf.region import Region
 from .arrays import Array, PanelRows
-from .files import allele_codes, write_maps, write_phased
+from .files import write_maps
 from .genotypes import GenotypeFile, Key, is_snp
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def _survey(folder: Path, panel: Panel, as_it_is: bool, threads: int) -> tuple[P
     path = panel.path if as_it_is else folder / "panel.vcf.gz"
     chunks = seen(panel)
     if not as_it_is and not path.exists():
-        parts = ((chunk.sites, allele_codes(chunk)) for chunk in chunks)
+        parts = ((chunk.sites, chunk.codes(np.arange(len(chunk.sites)))) for chunk in chunks)
         write_phased(path, panel.samples, _contigs(panel), parts, threads)
     for _ in chunks:
         pass
@@ -155,7 +156,7 @@ def _of_panel(panel: Panel) -> Iterator[tuple[Key, np.ndarray, np.ndarray | None
 
 def _of_chunk(chunk: Haplotypes) -> Iterator[tuple[Key, np.ndarray, np.ndarray | None, str]]:
     contig, starts = contig_key(chunk.sites.contig), chunk.row_start()
-    alleles, codes = chunk.alleles(slice(None)).astype(np.int8), allele_codes(chunk)
+    alleles, codes = chunk.alleles(slice(None)).astype(np.int8), chunk.codes(np.arange(len(chunk.sites)))
     for i in range(len(chunk.sites)):
         pair = np.ones((chunk.k // 2, 3), np.int16)
         pair[:, :2] = codes[i].reshape(-1, 2)

@@ -1,83 +1,16 @@
-"""The files that every program is given: phased genotypes as VCF.gz with an index, and genetic maps."""
+"""Small files: genetic maps as other programs read them, and tables of samples and populations."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..contigs import contig_key
 from ..errors import InputError
-from ..outputs import file_errors, temporary
+from ..outputs import file_errors
 from ..panel.genetic_map import GeneticMap
-from ..types import Haplotypes, Sites
-from ..vcf.bgzf import BgzfWriter
-
-
-def allele_codes(chunk: Haplotypes) -> np.ndarray:
-    """(s, k) int8: the allele of each haplotype at each site, 0 REF, 1 the first ALT, ..."""
-    starts = chunk.row_start()
-    alleles = chunk.alleles(slice(None)).astype(np.int8)
-    first = starts[:-1]
-    codes = alleles[first]
-    for site in np.flatnonzero(np.diff(starts) > 1):
-        for allele in range(1, starts[site + 1] - first[site]):
-            codes[site] += alleles[first[site] + allele] * np.int8(allele + 1)
-    return codes
-
-
-def write_phased(
-    path: Path,
-    samples: tuple[str, ...],
-    contigs: list[tuple[str, int | None]],
-    parts: Iterable[tuple[Sites, np.ndarray]],
-    threads: int = 1,
-) -> None:
-    """Writes VCF.gz with an index, under a temporary name until complete. parts: sites and codes (s, 2N) int8, all
-    known. Raises InputError where it cannot be written."""
-    import pysam
-
-    lines = ["##fileformat=VCFv4.2", '##FILTER=<ID=PASS,Description="All filters passed">']
-    lines += [f"##contig=<ID={name}>" if n is None else f"##contig=<ID={name},length={n}>" for name, n in contigs]
-    lines.append('##INFO=<ID=AC,Number=A,Type=Integer,Description="Allele count">')
-    lines.append('##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">')
-    lines.append('##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">')
-    columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples]
-    temp = temporary(path)
-    try:
-        with file_errors(path):
-            out = BgzfWriter(temp, threads)
-            out.write(("\n".join([*lines, "\t".join(columns)]) + "\n").encode())
-            for sites, codes in parts:
-                out.write(_records(sites, codes))
-            out.close()
-            pysam.tabix_index(str(temp), preset="vcf", force=True, csi=True)
-            os.replace(f"{temp}.csi", f"{path}.csi")
-            os.replace(temp, path)
-    finally:
-        for left in (temp, Path(f"{temp}.csi")):
-            left.unlink(missing_ok=True)
-
-
-def _records(sites: Sites, codes: np.ndarray) -> bytes:
-    single = np.empty((*codes.shape, 2), np.uint8)
-    single[..., 0] = codes + ord("0")
-    single[:, 0::2, 1], single[:, 1::2, 1] = ord("|"), ord("\t")
-    single[:, -1, 1] = ord("\n")
-    out = []
-    for i, row in enumerate(codes):
-        counts = np.bincount(row, minlength=sites.alt[i].count(",") + 2)[1:].tolist()
-        info = f"AC={','.join(map(str, counts))};AN={len(row)}"  # IMPUTE5 wants them
-        site = (sites.contig, str(sites.pos[i]), sites.ids[i], sites.ref[i], sites.alt[i], ".", "PASS", info, "GT", "")
-        out.append("\t".join(site).encode())
-        if row.max(initial=0) < 10:
-            out.append(single[i].tobytes())
-        else:
-            calls = (f"{a}|{b}" for a, b in row.reshape(-1, 2).tolist())
-            out.append(("\t".join(calls) + "\n").encode())
-    return b"".join(out)
 
 
 def write_maps(folder: Path, genetic_map: GeneticMap, contigs: list[str]) -> tuple[Path, Path]:

@@ -57,8 +57,8 @@ GLOSSARY = {
     "warm-up": "a run that is not counted, in which a program compiles what it compiles once an installation.",
     "exponent": "slope on logarithmic axes, of the larger sizes: 1 where doubling the size doubles the cost, 0 where "
     "it costs nothing.",
-    "pooled r² (ALT)": "squared Pearson correlation of dosages and true copies of ALT, over all genotypes at once, as in "
-    "training. Higher is better.",
+    "pooled r² (ALT)": "squared Pearson correlation of dosages and true copies of ALT, over all genotypes at once, as "
+    "in training. Higher is better.",
     "published": "as the cited publication has it, on other data.",
 }
 WORDS = {

@@ -15,10 +15,10 @@ from ..errors import ConfigError
 from ..outputs import file_errors
 from ..panel.genetic_map import read_genetic_map
 from ..panel.panel import open_panel
+from ..vcf.phased import write_phased
 from ..vcf.region import Region
 from .arrays import Array, read_array, thinned
 from .dataset import Cast, Dataset, make_dataset
-from .files import allele_codes, write_phased
 from .imputation import check_one_contig, fingerprint
 from .machine import machine
 from .metrics import bootstrap_weights
@@ -228,6 +228,6 @@ def _simulated(config: ScalingConfig, genetic_map) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     settings = SimulationConfig(samples=config.simulate, length_mb=config.length_mb, populations=("CEU",))
     panel = simulate(settings, config.seed, genetic_map)
-    parts = ((chunk.sites, allele_codes(chunk)) for chunk in panel)
+    parts = ((chunk.sites, chunk.codes(np.arange(len(chunk.sites)))) for chunk in panel)
     write_phased(path, panel.samples, panel.contigs, parts, config.threads)
     return path

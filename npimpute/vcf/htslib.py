@@ -51,17 +51,20 @@ def hts_target_parts(source: Source, selection: Selection, region: Region | None
     samples = selection.samples
     for record in variants(source.path, threads):
         alleles = np.empty((1 if in_region(record, region) else 0, selection.k), np.int8)
-        error = _target_row(record, selection, alleles[0]) if len(alleles) else None
+        unphased = np.zeros((len(alleles), len(samples) if selection.unphased else 0), np.bool_)
+        error = _target_row(record, selection, alleles[0], unphased[0]) if len(alleles) else None
         n = 0 if error else len(alleles)
+        marked = unphased[:n] if unphased.any() else None
         site = (record.POS, record.ID or ".", record.REF, ",".join(record.ALT) or ".")
         sites = Sites(record.CHROM, np.array(site[:1] * n, np.int64), *([name] * n for name in site[1:]))
-        yield Part(record.CHROM, np.array(site[:1], np.int64), Targets(sites, alleles[:n], samples), 0, error)
+        yield Part(record.CHROM, np.array(site[:1], np.int64), Targets(sites, alleles[:n], samples, marked), 0, error)
         if error is not None:
             return
 
 
-def _target_row(record: Variant, selection: Selection, row: np.ndarray) -> InputError | None:
-    """Read the record's alleles to ``row``; returns what makes it unfit, if anything does."""
+def _target_row(record: Variant, selection: Selection, row: np.ndarray, unphased: np.ndarray) -> InputError | None:
+    """Read the record's alleles to ``row``, and which are heterozygotes without phase to ``unphased``; returns what
+    makes it unfit, if anything does."""
     where = f"{record.CHROM}:{record.POS}"
     codes = genotype_codes(record, selection)
     if isinstance(codes, InputError):
@@ -69,7 +72,7 @@ def _target_row(record: Variant, selection: Selection, row: np.ndarray) -> Input
     n_alt = len(record.ALT)
     if n_alt > parse.MOST_ALT:
         return too_many_alleles(selection.path, where, n_alt)
-    fault, sample = parse.target_codes(codes, n_alt + 1, row)
+    fault, sample = parse.target_codes(codes, n_alt + 1, row, unphased)
     if fault == parse.OK:
         return None
     return genotype_error(selection.path, where, selection.samples[sample], written(codes[sample]), fault, target=True)

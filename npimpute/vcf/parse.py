@@ -336,10 +336,11 @@ def _target_fault(first, second, ploidy, unphased, n_alleles):
 
 
 @njit(cache=True, nogil=True)
-def target_lines(buf, cols, lines, n_alt, out):
+def target_lines(buf, cols, lines, n_alt, out, unphased):
     """Read the genotypes of ``lines`` of a target file to ``out`` ((lines, 2 samples) int8), -1 where missing.
 
-    The other arguments and what is returned are as of ``pack_lines``.
+    unphased: (lines, samples) bool, set for heterozygotes without phase; of no samples where these are refused. The
+    other arguments and what is returned are as of ``pack_lines``.
     """
     n_samples = out.shape[1] // 2
     for done in range(len(lines)):
@@ -355,7 +356,9 @@ def target_lines(buf, cols, lines, n_alt, out):
             fault, first, second, ploidy = _genotype(buf, at, end, n_alleles)
             if fault != MALFORMED:
                 fault = _target_fault(first, second, ploidy, fault == UNPHASED, n_alleles)
-            if fault != OK:
+            if fault == UNPHASED and unphased.shape[1]:
+                unphased[done, i] = True
+            elif fault != OK:
                 return done, fault, i, at
             out[done, 2 * i] = first
             out[done, 2 * i + 1] = second
@@ -366,10 +369,11 @@ def target_lines(buf, cols, lines, n_alt, out):
 
 
 @njit(cache=True, nogil=True)
-def target_codes(codes, n_alleles, out):
+def target_codes(codes, n_alleles, out, unphased):
     """Copy one target record's allele codes to ``out`` ((n,) int8), -1 where missing.
 
-    codes: as in ``pack_codes``. Returns (fault, sample).
+    unphased: (samples,) bool, as a row of that of ``target_lines``. codes: as in ``pack_codes``. Returns (fault,
+    sample).
     """
     ploidy = codes.shape[1] - 1
     for i in range(codes.shape[0]):
@@ -379,7 +383,9 @@ def target_codes(codes, n_alleles, out):
         first = np.int64(codes[i, 0])
         second = np.int64(codes[i, 1]) if length > 1 else np.int64(-1)
         fault = _target_fault(first, second, length, codes[i, ploidy] == 0, n_alleles)
-        if fault != OK:
+        if fault == UNPHASED and len(unphased):
+            unphased[i] = True
+        elif fault != OK:
             return fault, i
         out[2 * i] = first
         out[2 * i + 1] = second

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,15 +83,18 @@ class TargetFile:
     by_contig: dict[str, Targets]
 
 
-def read_targets(path: Path | str, region: Region | None = None, threads: int = 1) -> TargetFile:
-    """Read phased target genotypes: VCF, plain or compressed, or BCF.
+def read_targets(
+    path: Path | str, region: Region | None = None, threads: int = 1, unphased: bool = False
+) -> TargetFile:
+    """Read target genotypes: VCF, plain or compressed, or BCF.
 
-    Missing and half-missing calls become -1. A homozygote need not be marked as phased. Records with ALT "." are
-    kept. Raises InputError when the file cannot be read or is truncated, and at the first record that is out of order,
-    comes twice, or has a heterozygote without phase or a call that is not diploid.
+    unphased: heterozygotes may lack their phase, and are marked. Missing and half-missing calls become -1. A homozygote
+    need not be marked as phased. Records with ALT "." are kept. Raises InputError when the file cannot be read or is
+    truncated, and at the first record that is out of order, comes twice, or has a call that is not diploid or, unless
+    ``unphased``, a heterozygote without phase.
     """
     source = open_source(Path(path))
-    selection = Selection.of(source.path, source.samples, None, None)
+    selection = replace(Selection.of(source.path, source.samples, None, None), unphased=unphased)
     found: dict[str, list[Targets]] = {}
     for part in _sound_parts(source, selection, region, threads, target=True):
         if len(part.data.sites):
@@ -103,7 +106,13 @@ def read_targets(path: Path | str, region: Region | None = None, threads: int = 
 def _joined(parts: list[Targets]) -> Targets:
     """One contig's targets from its consecutive parts."""
     sites = Sites.concat([part.sites for part in parts])
-    return Targets(sites, np.concatenate([part.alleles for part in parts]), parts[0].samples)
+    marks = [part.unphased for part in parts]
+    if all(mark is None for mark in marks):
+        marked = None
+    else:
+        none = (np.zeros((len(part.sites), len(part.samples)), np.bool_) for part in parts)
+        marked = np.concatenate([no if mark is None else mark for mark, no in zip(marks, none, strict=True)])
+    return Targets(sites, np.concatenate([part.alleles for part in parts]), parts[0].samples, marked)
 
 
 def _sound_parts(

@@ -24,13 +24,14 @@ class Selection:
     """Which of a file's samples are wanted.
 
     samples: all of the file's. chosen: (wanted samples,) int64, their places in ``samples``, ascending. slots:
-    (all samples,) int64, the place among the chosen, or -1.
+    (all samples,) int64, the place among the chosen, or -1. unphased: heterozygotes of a target may lack their phase.
     """
 
     path: Path
     samples: tuple[str, ...]
     chosen: np.ndarray
     slots: np.ndarray
+    unphased: bool = False
 
     @property
     def k(self) -> int:

@@ -122,9 +122,10 @@ def _parse_run(index: _Index, start: int, stop: int, selection: Selection, regio
     monomorphic = wanted & (index.n_alt[start:stop] == 0) & (not target)
     lines = start + np.flatnonzero(wanted & ~monomorphic)
     buf, cols, n_alt = index.slab.buf, index.cols, index.n_alt
+    unphased = np.zeros((len(lines), len(selection.samples) if selection.unphased else 0), np.bool_)
     if target:
         rows = np.empty((len(lines), selection.k), np.int8)
-        done, fault, sample, at = parse.target_lines(buf, cols, lines, n_alt, rows)
+        done, fault, sample, at = parse.target_lines(buf, cols, lines, n_alt, rows, unphased)
     else:
         rows = np.empty((int(n_alt[lines].sum()), selection.row_bytes), np.uint8)
         done, fault, sample, at = parse.pack_lines(buf, cols, lines, n_alt, selection.slots, selection.chosen, rows)
@@ -136,7 +137,11 @@ def _parse_run(index: _Index, start: int, stop: int, selection: Selection, regio
         rows = rows[: done if target else int(n_alt[lines].sum())]
     names = (index.field(lines, field) for field in (parse.ID, parse.REF, parse.ALT))
     sites = Sites(contig, index.pos[lines], *names)
-    data = Targets(sites, rows, selection.samples) if target else Haplotypes(sites, rows, selection.k)
+    if target:
+        marked = unphased[: len(lines)] if unphased.any() else None
+        data = Targets(sites, rows, selection.samples, marked)
+    else:
+        data = Haplotypes(sites, rows, selection.k)
     return Part(contig, all_pos, data, int(monomorphic.sum()), error)
 
 

@@ -95,7 +95,7 @@ class VariantWriter:
         overwrite: bool = False,
     ) -> None:
         self._path, self._overwrite = Path(path), overwrite
-        self._kind = _kind(self._path)
+        self._kind = file_kind(self._path)
         self._names = _format_names(formats) if samples else ()
         check_place(self._path, overwrite)
         self._temp = temporary(self._path)
@@ -209,7 +209,8 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _kind(path: Path) -> str:
+def file_kind(path: Path) -> str:
+    """The suffix, .vcf.gz, .bcf or .vcf. Raises ConfigError for any other."""
     for suffix in (".vcf.gz", ".bcf", ".vcf"):
         if path.name.endswith(suffix) and path.name != suffix:
             return suffix
