@@ -13,6 +13,7 @@ from .outputs import check_place
 
 TABLE_NETWORKS = ("npssm-paper", "msa-transformer", "spin")
 NETWORKS = ("npssm", *TABLE_NETWORKS)
+PHASES = ("auto", "never")
 ENGINES = ("npssm", "li-stephens", "knn", "logistic", *TABLE_NETWORKS)
 
 
@@ -70,6 +71,7 @@ class RunConfig:
     out: Path
     map: Path | None = None
     region: str | None = None
+    phase: str = "auto"
     engine: str = "npssm"
     model: Path | None = None
     context: int | None = None
@@ -81,8 +83,11 @@ class RunConfig:
     min_r2: float = 0.0
     keep_typed: bool = True
     all_typed_sites: bool = False
+    fix_strand: bool = False
+    swap_alleles: bool = False
     sites_only: Path | None = None
     sample_quality: Path | None = None
+    report: Path | None = None
     log: Path | None = None
     samples: Path | None = None
     exclude_samples: Path | None = None
@@ -93,6 +98,8 @@ class RunConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        if self.phase not in PHASES:
+            raise ConfigError(f"--phase {self.phase}: choose from {', '.join(PHASES)}")
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine}: choose from {', '.join(ENGINES)}")
         if self.engine in TABLE_NETWORKS and self.model is None:
@@ -118,9 +125,39 @@ class RunConfig:
             raise ConfigError(f"--threads {self.threads}: at least one thread is needed")
         if not 0 < self.core_cm < inf or not 0 <= self.flank_cm < inf:
             raise ConfigError(f"--window {self.core_cm} --flank {self.flank_cm}: cM, above 0 and not below 0")
-        outputs = [path for path in (self.out, self.sites_only, self.sample_quality, self.log) if path is not None]
+        outputs = [self.out, self.sites_only, self.sample_quality, self.report, self.log]
+        outputs = [path for path in outputs if path is not None]
         inputs = [path for path in (self.ref, self.target, self.map, self.samples, self.exclude_samples) if path]
         for i, path in enumerate(outputs):
             if path.resolve() in {other.resolve() for other in [*outputs[:i], *inputs]}:
                 raise ConfigError(f"{path} is named twice; every output needs a name of its own")
             check_place(path, self.overwrite or path is self.log)  # a log grows, it replaces nothing
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phasing. Paths are as given; see ``npimpute phase --help``. Raises ConfigError, and InputError where the
+    output cannot be written."""
+
+    ref: Path
+    target: Path
+    out: Path
+    map: Path | None = None
+    region: str | None = None
+    ne: float | None = None
+    fix_strand: bool = False
+    swap_alleles: bool = False
+    samples: Path | None = None
+    exclude_samples: Path | None = None
+    threads: int = 1
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ne is not None and not 0 < self.ne < inf:
+            raise ConfigError(f"--ne {self.ne}: the effective population size must be a positive number")
+        if self.threads < 1:
+            raise ConfigError(f"--threads {self.threads}: at least one thread is needed")
+        inputs = [path for path in (self.ref, self.target, self.map, self.samples, self.exclude_samples) if path]
+        if self.out.resolve() in {path.resolve() for path in inputs}:
+            raise ConfigError(f"{self.out} is named twice; the output needs a name of its own")
+        check_place(self.out, self.overwrite)

@@ -19,6 +19,7 @@ from ..errors import NpimputeError
 # Subcommands are imported when they are used: --help must not wait for numba.
 _COMMANDS = {
     "run": "Impute target genotypes from a reference panel.",
+    "phase": "Phase genotypes against a reference panel.",
     "panel": "Compile a reference panel, or describe a compiled one.",
     "train": "Train a network on reference panels, or on simulated ones.",
     "benchmark": "Compare with other programs: accuracy, time, memory.",

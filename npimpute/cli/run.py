@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from ..config import ENGINES, RunConfig
+from ..config import ENGINES, PHASES, RunConfig
 from ..outputs import file_errors
 
 PATH = click.Path(path_type=Path)
@@ -19,7 +19,7 @@ PATH = click.Path(path_type=Path)
 
 @click.command("run")
 @click.option("--ref", type=PATH, required=True, help="Phased reference panel: VCF, VCF.gz, BCF or .npp.")
-@click.option("--target", type=PATH, required=True, help="Phased target genotypes: VCF, VCF.gz or BCF.")
+@click.option("--target", type=PATH, required=True, help="Target genotypes, phased or not: VCF, VCF.gz or BCF.")
 @click.option("--out", type=PATH, required=True, help="Output, .vcf.gz (with .tbi), .bcf (with .csi) or .vcf.")
 @click.option(
     "--map",
@@ -31,6 +31,13 @@ PATH = click.Path(path_type=Path)
     "--region",
     metavar="CHR[:START-END]",
     help="Impute these positions only; typed sites within --flank on either side are used but not written.",
+)
+@click.option(
+    "--phase",
+    type=click.Choice(PHASES),
+    default=RunConfig.phase,
+    show_default=True,
+    help="Phase heterozygotes that are not phased, against the panel and each other, or refuse them.",
 )
 @click.option(
     "--engine",
@@ -68,6 +75,9 @@ PATH = click.Path(path_type=Path)
     help="Write observed genotypes as they are, or as the model sees them given all data.",
 )
 @click.option("--all-typed-sites", is_flag=True, help="Also write target sites that are not in the panel.")
+@click.option("--fix-strand", is_flag=True, help="Also use target sites that are on the panel's other strand.")
+@click.option("--swap-alleles", is_flag=True, help="Also use target sites with the panel's REF and ALT exchanged.")
+@click.option("--report", type=PATH, help="Also write a table (TSV) of the target sites that are left out or changed.")
 @click.option("--sites-only", type=PATH, help="Also write the sites and their INFO, without samples, to this file.")
 @click.option("--sample-quality", type=PATH, help="Also write a table of quality by sample (TSV) to this file.")
 @click.option("--samples", type=PATH, help="Use only these panel samples (file, one a line).")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..panel.align import align
+from ..panel.align import AS_WRITTEN, Mending
 from ..panel.genetic_map import GeneticMap
+from ..panel.strand import aligned
 from ..types import Haplotypes, Sites, Targets
 
 # Bytes that one window may need for panel bits, dosages and the engine's tables, roughly.
@@ -104,10 +105,17 @@ def _part(panel: Haplotypes, start: int, stop: int) -> Haplotypes:
 
 
 def cut_windows(
-    chunks: Iterable[Haplotypes], targets: Targets, genetic_map: GeneticMap, size: WindowSize
+    chunks: Iterable[Haplotypes],
+    targets: Targets,
+    genetic_map: GeneticMap,
+    size: WindowSize,
+    mending: Mending = AS_WRITTEN,
 ) -> Iterator[Window]:
     """Cuts one contig's panel chunks into windows. Where windows end depends on the panel's sites, the genetic map
     and the numbers of haplotypes alone, never on how the chunks were cut.
+
+    mending: which targets are used that are not spelled as in the panel. What their strand is when alleles do not tell
+    is decided in each window, flanks and all, by itself.
     """
     buffer = _Buffer(genetic_map)
     span_start = 0
@@ -117,22 +125,25 @@ def cut_windows(
         while (stop := buffer.core_stop(most, size)) is not None:
             last_pos = buffer.joined()[0].sites.pos[stop - 1]
             span = (span_start, int(np.searchsorted(targets.sites.pos, last_pos, side="right")))
-            yield _window(buffer, stop, span, size, targets)
+            yield _window(buffer, stop, span, size, targets, mending)
             buffer.forget(stop, size)
             span_start = span[1]
     if buffer.unwritten():
         stop = buffer.written + buffer.unwritten()
-        yield _window(buffer, stop, (span_start, len(targets.sites)), size, targets)
+        yield _window(buffer, stop, (span_start, len(targets.sites)), size, targets, mending)
 
 
-def _window(buffer: _Buffer, stop: int, span: tuple[int, int], size: WindowSize, targets: Targets) -> Window:
+def _window(
+    buffer: _Buffer, stop: int, span: tuple[int, int], size: WindowSize, targets: Targets, mending: Mending
+) -> Window:
     panel, cm = buffer.joined()
     last = int(np.searchsorted(cm, cm[stop - 1] + size.flank_cm, side="right"))
     panel, cm = _part(panel, 0, last), cm[:last]
     first, end = np.searchsorted(targets.sites.pos, [panel.sites.pos[0], panel.sites.pos[-1] + 1])
     first, end = min(first, span[0]), max(end, span[1])
-    alignment = align(panel.sites, targets.sites.slice(first, end))
-    alleles = targets.alleles[first:end][alignment.target_index]
+    near = Targets(targets.sites.slice(first, end), targets.alleles[first:end], targets.samples)
+    alignment = aligned(panel, near, mending)
+    alleles = near.alleles[alignment.target_index]
     codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)
     return Window(
         panel=panel,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..context.windows import Window
-from ..panel.align import Match
+from ..panel.align import Match, is_used
 from ..types import Dosages, Sites, Targets
 from .quality import SampleQuality, dr2, er2
 
@@ -118,8 +118,11 @@ def _dosages(sites, p, typed, imputed, quality_er2) -> Dosages:
 
 
 def _target_only(window: Window, targets: Targets) -> np.ndarray:
-    """Target sites in this window's span that are no panel record and carry an ALT allele, int64."""
-    index = np.arange(*window.span)[window.kind != Match.MATCHED]
+    """Target sites in this window's span that are no panel record and carry an ALT allele, int64.
+
+    Those of unclear strand are panel records, though not used: written too they would be in the file twice.
+    """
+    index = np.arange(*window.span)[~is_used(window.kind) & (window.kind != Match.STRAND_UNCLEAR)]
     return index[targets.sites.take(index).n_alt() > 0] if len(index) else index
 
 

@@ -29,6 +29,7 @@ def write_phased(
     InputError where it cannot be written, ConfigError for another kind of name.
     """
     import pysam
+    from pysam import bcftools
 
     kind = file_kind(path)
     check_place(path, overwrite)
@@ -42,7 +43,7 @@ def write_phased(
                 out.write(_records(sites, codes))
         with file_errors(path):
             if kind == ".bcf":
-                pysam.bcftools.view("--no-version", "-Ob", "-o", str(temp), str(text), catch_stdout=False)
+                bcftools.view("--no-version", "-Ob", "-o", str(temp), str(text), catch_stdout=False)
             if kind != ".vcf":
                 pysam.tabix_index(str(temp), preset=kind[1:4], force=True, keep_original=True, csi=index == ".csi")
                 os.replace(f"{temp}{index}", f"{path}{index}")

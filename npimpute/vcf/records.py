@@ -13,7 +13,7 @@ from npimpute.vcf import parse
 
 _PHASE_PANEL = "phase the panel first, e.g. Beagle 5.4 (beagle gt=FILE out=phased) or SHAPEIT5 (phase_common)"
 _PHASE_TARGET = (
-    "phase the file first, e.g. Beagle 5.4 (beagle gt=FILE ref=PANEL impute=false out=phased)"
+    "phase the file first, e.g. npimpute phase, Beagle 5.4 (beagle gt=FILE ref=PANEL impute=false out=phased)"
     " or SHAPEIT5 (phase_common)"
 )
 _DIPLOID = "split off the part of X outside the PARs (bcftools view -r) or make its calls diploid (bcftools +fixploidy)"

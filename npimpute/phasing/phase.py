@@ -1,0 +1,243 @@
+"""Unphased targets -> haplotypes, against the panel and the other targets.
+
+Axes: t typed sites that the panel has, k panel haplotypes, N targets. First every target is phased on its own from the
+panel (``kernels.search``), then, a few times over, improved given the panel and all other targets as they were
+(``kernels.improve``), so that neither their order nor the number of threads matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..contigs import contig_key
+from ..panel.align import AS_WRITTEN, Alignment, Mending
+from ..panel.genetic_map import GeneticMap
+from ..panel.panel import Panel
+from ..panel.strand import aligned
+from ..types import Haplotypes, Sites, Targets
+from ..vcf.read import TargetFile
+from . import kernels
+
+# Few arrays err more often, and phases depend little on it, nor on Ne within a factor of two.
+ERR, NE = 1e-3, 1e5
+ITERATIONS = 5
+# Typed sites that are phased at a time, and how many of them neighbours share.
+WINDOW, OVERLAP = 1_000, 150
+# Haplotypes that a target is compared with in a window, at most; else those most like it in stretches of so many sites.
+MOST_STATES, STRETCH = 1_200, 64
+
+
+@dataclass(frozen=True)
+class Phased:
+    """The typed sites of one contig that the panel has. sites: t of the panel. target_index: (t,) int64, their places
+    among the targets' sites. turned: (t, N) bool, the genotype's two alleles have changed places. filled: (N, 2, t)
+    int8, the haplotypes' alleles as the panel codes them, the likeliest where one is missing."""
+
+    sites: Sites
+    target_index: np.ndarray
+    turned: np.ndarray
+    filled: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Window:
+    """ref: (t, k) int8 codes of the panel. distance: (t,) float64, 4 Ne times Morgans from the site before. pairs:
+    (N, 2, t) int8, is_open: (N, t) bool, anchored: (N,) bool, of each target as in ``kernels``."""
+
+    ref: np.ndarray
+    distance: np.ndarray
+    pairs: np.ndarray
+    is_open: np.ndarray
+    anchored: np.ndarray
+
+    def cut(self, start: int, stop: int) -> _Window:
+        """Sites start..stop-1."""
+        part = slice(start, stop)
+        pairs, is_open = self.pairs[:, :, part].copy(), self.is_open[:, part].copy()
+        return _Window(self.ref[part], self.distance[part], pairs, is_open, self.anchored)
+
+
+def phase_targets(
+    panel: Panel,
+    targets: TargetFile,
+    genetic_map: GeneticMap,
+    threads: int,
+    ne: float | None = None,
+    mending: Mending = AS_WRITTEN,
+    progress: Callable[[float], None] = lambda share: None,
+) -> TargetFile:
+    """The targets with every heterozygote phased that lies at a site of the panel; at other sites they keep the order
+    in which they are written. Phases that are known are kept.
+
+    ne: 1e5 if not given. mending: see ``align``. progress: called with the share done. Raises InputError where the map
+    lacks a contig.
+    """
+    unphased = {name: part for name, part in targets.by_contig.items() if part.unphased is not None}
+    done = targets.by_contig | {name: replace(part, unphased=None) for name, part in unphased.items()}
+    for name, phased in phase_contigs(panel, unphased, genetic_map, threads, ne, mending, progress):
+        alleles = unphased[name].alleles.copy()
+        pairs = alleles[phased.target_index].reshape(len(phased.sites), -1, 2)
+        pairs = np.where(phased.turned[..., None], pairs[..., ::-1], pairs)
+        alleles[phased.target_index] = pairs.reshape(len(pairs), -1)
+        done[name] = replace(unphased[name], alleles=alleles, unphased=None)
+    return replace(targets, by_contig=done)
+
+
+def phase_contigs(
+    panel: Panel,
+    targets: dict[str, Targets],
+    genetic_map: GeneticMap,
+    threads: int,
+    ne: float | None = None,
+    mending: Mending = AS_WRITTEN,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Iterator[tuple[str, Phased]]:
+    """Name and phased genotypes of each contig that has sites in the panel. Arguments as of ``phase_targets``."""
+    names = {contig_key(name): name for name in targets}
+    reference = _at_targets(panel, {key: targets[name] for key, name in names.items()})
+    for number, (key, part) in enumerate(reference.items()):
+        tell = lambda share, number=number: progress((number + share) / len(reference))  # noqa: E731
+        alignment = aligned(part, targets[names[key]], mending)
+        if len(alignment.target_index):
+            yield names[key], _phase_contig(part, targets[names[key]], alignment, genetic_map, threads, ne or NE, tell)
+
+
+def _at_targets(panel: Iterable[Haplotypes], wanted: dict[str, Targets]) -> dict[str, Haplotypes]:
+    """By ``contig_key``, the panel at the positions of the targets."""
+    parts: dict[str, list[Haplotypes]] = {}
+    for chunk in panel:
+        key = contig_key(chunk.sites.contig)
+        if key in wanted:
+            near = np.isin(chunk.sites.pos, wanted[key].sites.pos)
+            if near.any():
+                bits = chunk.bits[np.repeat(near, chunk.sites.n_alt())]
+                parts.setdefault(key, []).append(Haplotypes(chunk.sites.take(np.flatnonzero(near)), bits, chunk.k))
+    return {
+        key: Haplotypes(
+            Sites.concat([part.sites for part in found]), np.concatenate([part.bits for part in found]), found[0].k
+        )
+        for key, found in parts.items()
+    }
+
+
+def _phase_contig(
+    panel: Haplotypes,
+    targets: Targets,
+    alignment: Alignment,
+    genetic_map: GeneticMap,
+    threads: int,
+    ne: float,
+    progress: Callable[[float], None],
+) -> Phased:
+    at, sites = alignment.target_index, panel.sites.take(alignment.panel_index)
+    alleles = targets.alleles[at]
+    codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)
+    codes = np.where(alleles < 0, -1, codes).astype(np.int8)
+    pairs = np.ascontiguousarray(codes.reshape(len(at), -1, 2).transpose(1, 2, 0))
+    is_open = np.zeros((len(pairs), len(at)), np.bool_)
+    if targets.unphased is not None:
+        is_open[:] = targets.unphased[at].T
+    known = (pairs[:, 0] != pairs[:, 1]) & (pairs >= 0).all(axis=1) & ~is_open
+    cm = genetic_map.to_cm(sites.contig, sites.pos)
+    distance = 0.04 * ne * np.maximum(np.diff(cm, prepend=cm[:1]), 1e-7)
+    window = _Window(panel.codes(alignment.panel_index), distance, pairs, is_open, known.any(axis=1))
+    phased, filled = _phase_windows(window, threads, progress)
+    turned = (phased != pairs).any(axis=1)
+    return Phased(sites, at, turned.T, filled)
+
+
+def _phase_windows(whole: _Window, threads: int, progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2, t) int8, twice: pairs phased, and with missing alleles filled. Windows are joined where they overlap."""
+    phased, filled = whole.pairs.copy(), whole.pairs.copy()
+    n_sites = len(whole.ref)
+    starts = range(0, max(1, n_sites - OVERLAP), WINDOW - OVERLAP)
+    with ThreadPoolExecutor(threads) as pool:
+        for number, start in enumerate(starts):
+            stop = min(start + WINDOW, n_sites)
+            parts = _phase_window(whole.cut(start, stop), pool)
+            shared = slice(start, min(start + OVERLAP, stop) if number else start)
+            turned = _turned(parts[0], phased[:, :, shared], whole.is_open[:, shared]) & ~whole.anchored
+            cut = (shared.stop - start) // 2
+            for out, part in zip((phased, filled), parts, strict=True):
+                part[turned] = part[turned][:, ::-1]
+                out[:, :, start + cut : stop] = part[:, :, cut:]
+            progress((number + 1) / len(starts))
+    return phased, filled
+
+
+def _turned(part: np.ndarray, before: np.ndarray, is_open: np.ndarray) -> np.ndarray:
+    """(N,) bool: most open sites go the other way round ``before``, which are the first of ``part`` (N, 2, l)."""
+    first = part[:, 0, : before.shape[2]]
+    same = ((first == before[:, 0]) & is_open).sum(axis=1)
+    return ((first == before[:, 1]) & is_open).sum(axis=1) > same
+
+
+def _phase_window(window: _Window, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs (N, 2, l) int8 phased, and with missing alleles filled."""
+    pairs, (n_sites, k) = window.pairs, window.ref.shape
+    list(pool.map(lambda i: _search(window, i), np.flatnonzero(window.is_open.any(axis=1))))
+    filled = np.where(pairs < 0, _commonest(window.ref), pairs)
+    busy = np.flatnonzero(window.is_open.any(axis=1) | (pairs < 0).any(axis=(1, 2)))
+    jump = _jumps(window.distance, k + 2 * (len(pairs) - 1))
+    for _ in range(ITERATIONS if len(busy) else 0):
+        every = np.concatenate([window.ref, filled.transpose(2, 0, 1).reshape(n_sites, -1)], axis=1)
+        after = replace(window, pairs=pairs.copy()), filled.copy()
+        changes = sum(pool.map(lambda i, a=after, e=every: _improve(*a, e, jump, i), busy))
+        pairs, filled = after[0].pairs, after[1]
+        if not changes:
+            break
+    return pairs, filled
+
+
+def _search(window: _Window, i: int) -> None:
+    """Phases target i in place from the panel."""
+    is_open = window.is_open[i]
+    ref = _most_alike(window.ref, np.where(is_open, np.int8(-1), window.pairs[i]), np.empty(0, np.int64))
+    jump = _jumps(window.distance, window.ref.shape[1])
+    kernels.search(ref, jump, ERR, window.pairs[i], is_open, window.anchored[i])
+
+
+def _improve(window: _Window, filled: np.ndarray, every: np.ndarray, jump: np.ndarray, i: int) -> int:
+    """Improves target i in place given ``every`` (l, k + 2N), of which its own haplotypes are left out."""
+    first = window.ref.shape[1] + 2 * i
+    ref = _most_alike(every, window.pairs[i], np.array([first, first + 1]))
+    return kernels.improve(ref, jump, ERR, window.pairs[i], window.is_open[i], window.anchored[i], filled[i])
+
+
+def _most_alike(every: np.ndarray, pair: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """(l, c) int8: columns of ``every`` (l, k) but the target's ``own``: all, or the ``MOST_STATES`` that differ least
+    from one of its haplotypes ``pair`` (2, l) in one of the stretches of sites."""
+    n_sites, k = every.shape
+    marks = np.ones(k, np.bool_)
+    if k - len(own) > MOST_STATES:
+        starts = np.append(np.arange(0, max(1, n_sites - STRETCH // 2), STRETCH), n_sites)
+        apart = np.empty((2, len(starts) - 1, k), np.int32)
+        kernels.distances(every, pair, starts, apart)
+        apart[:, :, own] = n_sites
+        marks[:] = False
+        for stretches in apart:
+            beside = np.pad(stretches, ((1, 1), (0, 0)))
+            for here in 2 * stretches + beside[:-2] + beside[2:]:
+                kernels.mark_nearest(here, MOST_STATES // (2 * len(stretches)), marks)
+    marks[own] = False
+    columns = np.flatnonzero(marks)
+    out = np.empty((n_sites, len(columns)), np.int8)
+    kernels.columns_of(every, columns, out)
+    return out
+
+
+def _commonest(ref: np.ndarray) -> np.ndarray:
+    """(l,) int8: the commonest allele of each site. ref: (l, k)."""
+    counts = np.stack([(ref == allele).sum(axis=1) for allele in range(int(ref.max()) + 1)])
+    return counts.argmax(axis=0).astype(np.int8)
+
+
+def _jumps(distance: np.ndarray, k: int) -> np.ndarray:
+    """(l,) float64: the probability of leaving the copied haplotype, one of k, before each site; 0 before the first."""
+    jumps = -np.expm1(-distance / k)
+    jumps[0] = 0.0
+    return jumps
