@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,6 +203,28 @@ def test_a_file_against_itself_is_perfect(files, tmp_path):
             undefined = part["bin"] != "all" and measures[name] is None
             assert undefined or measures[name] == (0 if name == "nrd" else 1), (part["bin"], name)
     assert all(row["r2_pooled"] == row["concordance"] == 1 for row in found["samples"])
+
+
+def test_switch_errors_are_counted_at_heterozygotes_that_both_files_phase(files, data, tmp_path):
+    """The first person's haplotypes are exchanged from the 40th record on, one record is unphased, and one is not a
+    heterozygote of the truth."""
+    carried = np.array([record.alleles[:2] for record in data.truth.records])
+    hets = np.flatnonzero((carried.min(axis=1) == 0) & (carried.max(axis=1) == 1))
+    records = list(data.truth.records)
+    for i in hets[40:]:
+        records[i] = records[i].with_call(0, "|".join(map(str, carried[i][::-1])))
+    records[hets[10]] = records[hets[10]].with_call(0, "0/1")
+    records[hets[20]] = records[hets[20]].with_call(0, "0|0")
+    other = replace(data.truth, records=records).save(tmp_path / "other.vcf.gz")
+    for imputed, switches, fewer in ((files["truth"], 0, 0), (other, 1, 2)):
+        words = ["--out", tmp_path / "c", "--overwrite", "--bootstrap", "0"]
+        status, printed, log = concordance(files["truth"], imputed, *words)
+        assert status == 0, log
+        found = json.loads((tmp_path / "c.json").read_text())["phase"]
+        alleles = np.array([record.alleles.reshape(-1, 2) for record in data.truth.records])
+        pairs = ((alleles.min(axis=2) == 0) & (alleles.max(axis=2) == 1)).sum(axis=0) - 1
+        assert found == {"pairs": int(pairs.sum()) - fewer, "switches": switches}
+        assert f"switch errors: {switches} of {found['pairs']}" in printed
 
 
 def test_the_same_file_gets_the_same_measures_as_in_a_benchmark(first, files, tmp_path):

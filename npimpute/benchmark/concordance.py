@@ -82,9 +82,43 @@ def concordance(config: ConcordanceConfig) -> tuple[dict[str, Any], Tally, tuple
         "date": datetime.date.today().isoformat(),
         "settings": {name: None if v is None else str(v) for name, v in vars(config).items()},
         "compared": len(truth.copies),
+        "phase": switch_errors(config, samples),
         "programs": [entry],
     }
     return results, tally, samples
+
+
+def switch_errors(config: ConcordanceConfig, samples: tuple[str, ...]) -> dict[str, int]:
+    """ "pairs": neighbours among the heterozygotes, of one person and contig, that both files have phased; "switches":
+    those that are phased to each other otherwise than in the truth."""
+    region = Region.parse(config.region) if config.region else None
+    first: dict[Key, np.ndarray] = {}
+    for key, _, codes, _ in GenotypeFile(config.truth, config.threads).copies(samples):
+        if codes is not None and _inside(key, region):
+            first.setdefault(key, _first_carries(codes))
+    last, contig = np.full(len(samples), -1, np.int8), ""
+    found = {"pairs": 0, "switches": 0}
+    for key, _, codes, _ in GenotypeFile(config.imputed, config.threads).copies(samples):
+        if codes is None or key not in first:
+            continue
+        if key[0] != contig:
+            last[:], contig = -1, key[0]
+        ours, theirs = _first_carries(codes), first[key]
+        both = (ours >= 0) & (theirs >= 0)
+        same = (ours == theirs).astype(np.int8)
+        known = both & (last >= 0)
+        found["pairs"] += int(known.sum())
+        found["switches"] += int((known & (same != last)).sum())
+        last[both] = same[both]
+    return found
+
+
+def _first_carries(codes: np.ndarray) -> np.ndarray:
+    """(N,) int8: of a phased heterozygote of REF and the first ALT, whether the first allele is ALT; of others -1.
+
+    codes: (N, 3), two alleles and whether they are phased."""
+    phased = (codes[:, :2].min(axis=1) == 0) & (codes[:, :2].max(axis=1) == 1) & (codes[:, 2] == 1)
+    return np.where(phased, codes[:, 0], -1).astype(np.int8)
 
 
 def _samples(config: ConcordanceConfig) -> tuple[str, ...]:

@@ -115,6 +115,9 @@ def imputation_text(results: dict[str, Any]) -> str:
         found = {part["bin"]: part["measures"]["r2_pooled"][0] for part in entry["bins"]}
         by_maf.append([entry["label"], *(_number(found.get(name), 4) for name in bins)])
     out = [_what(results), _aligned(lines), _aligned(by_maf)]
+    if (phase := results.get("phase")) and phase["pairs"]:
+        share = phase["switches"] / phase["pairs"]
+        out.append(f"switch errors: {phase['switches']} of {phase['pairs']} neighbouring heterozygotes ({share:.2%})")
     failed = (e for e in results["programs"] if e["status"] != "done")
     out += ["\n".join(lines)] if (lines := [f"{e['label']}: {e['status']}: {e['reason']}" for e in failed]) else []
     return "\n\n".join(out)
