@@ -15,13 +15,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+# What lets sums be vectorised, but not "no infinities", which scores of -inf need.
+FAST = {"reassoc", "contract", "arcp", "nsz"}
 PATHS = 8
 """Partial phasings that the search keeps."""
 MEMORY = 15
 """Two partial phasings that agree in so many heterozygotes are taken for one: the better is kept."""
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _leave(f, jump):
     """One haplotype's forward probabilities, summing to 1, a step on."""
     stay, uniform = np.float32(1 - jump), np.float32(jump / len(f))
@@ -29,7 +31,7 @@ def _leave(f, jump):
         f[k] = f[k] * stay + uniform
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _copy(f, alleles, allele, err):
     """Sees ``allele``: multiplies by its probability and makes the sum 1 again; returns the sum."""
     hit, miss = np.float32(1 - err), np.float32(err)
@@ -43,7 +45,7 @@ def _copy(f, alleles, allele, err):
     return np.float64(total)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _share(f, alleles, allele):
     """The probability that the copied haplotype carries ``allele``."""
     total = np.float32(0)
@@ -52,7 +54,7 @@ def _share(f, alleles, allele):
     return np.float64(total)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def search(ref, jump, err, pair, is_open, anchored):
     """Phases ``pair`` in place, from left to right: of the ``PATHS`` likeliest phasings so far each goes on in both
     ways at an open site. ref: (l, k) int8. anchored: some heterozygotes are not open, so that haplotypes have names.
@@ -122,7 +124,7 @@ def _best_apart(scores, turned, seen, anchored):
     return chosen[:kept]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _backward(ref, jump, err, alleles, out):
     """out: (l, k) float32, proportional to the probability of ``alleles`` (l,) right of the site given the haplotype
     that is copied there."""
@@ -144,7 +146,7 @@ def _backward(ref, jump, err, alleles, out):
             now[j] = now[j] * stay + uniform
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def _joined(f, b, alleles, x, y, sums):
     """sums: (3,) float64, of f b over all haplotypes, over carriers of x, and of y."""
     whole, of_x, of_y = np.float32(0), np.float32(0), np.float32(0)
@@ -156,7 +158,7 @@ def _joined(f, b, alleles, x, y, sums):
     sums[0], sums[1], sums[2] = whole, of_x, of_y
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@njit(cache=True, nogil=True, fastmath=FAST)
 def improve(ref, jump, err, pair, is_open, anchored, filled):
     """Makes ``pair`` likelier in place, all else given, site by site: at an open one its two alleles may change places,
     and, unless ``anchored``, all that is right of it too. ref: (l, k) int8. filled: (2, l) int8, becomes ``pair`` with

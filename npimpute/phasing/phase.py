@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..contigs import contig_key
+from ..errors import InputError
 from ..panel.align import AS_WRITTEN, Alignment, Mending
 from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel
@@ -46,19 +47,22 @@ class Phased:
 @dataclass(frozen=True)
 class _Window:
     """ref: (t, k) int8 codes of the panel. distance: (t,) float64, 4 Ne times Morgans from the site before. pairs:
-    (N, 2, t) int8, is_open: (N, t) bool, anchored: (N,) bool, of each target as in ``kernels``."""
+    (N, 2, t) int8, is_open: (N, t) bool, of each target as in ``kernels``."""
 
     ref: np.ndarray
     distance: np.ndarray
     pairs: np.ndarray
     is_open: np.ndarray
-    anchored: np.ndarray
+
+    def anchored(self) -> np.ndarray:
+        """(N,) bool: has a heterozygote whose phase is known."""
+        return np.array([_is_anchored(*target) for target in zip(self.pairs, self.is_open, strict=True)])
 
     def cut(self, start: int, stop: int) -> _Window:
         """Sites start..stop-1."""
         part = slice(start, stop)
         pairs, is_open = self.pairs[:, :, part].copy(), self.is_open[:, part].copy()
-        return _Window(self.ref[part], self.distance[part], pairs, is_open, self.anchored)
+        return _Window(self.ref[part], self.distance[part], pairs, is_open)
 
 
 def phase_targets(
@@ -74,7 +78,7 @@ def phase_targets(
     in which they are written. Phases that are known are kept.
 
     ne: 1e5 if not given. mending: see ``align``. progress: called with the share done. Raises InputError where the map
-    lacks a contig.
+    lacks a contig, or two contigs of the targets are one.
     """
     unphased = {name: part for name, part in targets.by_contig.items() if part.unphased is not None}
     done = targets.by_contig | {name: replace(part, unphased=None) for name, part in unphased.items()}
@@ -96,8 +100,12 @@ def phase_contigs(
     mending: Mending = AS_WRITTEN,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[str, Phased]]:
-    """Name and phased genotypes of each contig that has sites in the panel. Arguments as of ``phase_targets``."""
-    names = {contig_key(name): name for name in targets}
+    """Name and phased genotypes of each contig that has sites in the panel. Arguments and errors as of
+    ``phase_targets``."""
+    names: dict[str, str] = {}
+    for name in targets:
+        if (other := names.setdefault(contig_key(name), name)) != name:
+            raise InputError(f"target contigs {other} and {name} are one chromosome; rename or remove one of them")
     reference = _at_targets(panel, {key: targets[name] for key, name in names.items()})
     for number, (key, part) in enumerate(reference.items()):
         tell = lambda share, number=number: progress((number + share) / len(reference))  # noqa: E731
@@ -141,10 +149,11 @@ def _phase_contig(
     is_open = np.zeros((len(pairs), len(at)), np.bool_)
     if targets.unphased is not None:
         is_open[:] = targets.unphased[at].T
-    known = (pairs[:, 0] != pairs[:, 1]) & (pairs >= 0).all(axis=1) & ~is_open
+        # Of a half-missing call the half that is known is on no known haplotype.
+        pairs = np.where((pairs < 0).any(axis=1, keepdims=True), np.int8(-1), pairs)
     cm = genetic_map.to_cm(sites.contig, sites.pos)
     distance = 0.04 * ne * np.maximum(np.diff(cm, prepend=cm[:1]), 1e-7)
-    window = _Window(panel.codes(alignment.panel_index), distance, pairs, is_open, known.any(axis=1))
+    window = _Window(panel.codes(alignment.panel_index), distance, pairs, is_open)
     phased, filled = _phase_windows(window, threads, progress)
     turned = (phased != pairs).any(axis=1)
     return Phased(sites, at, turned.T, filled)
@@ -153,17 +162,23 @@ def _phase_contig(
 def _phase_windows(whole: _Window, threads: int, progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
     """(N, 2, t) int8, twice: pairs phased, and with missing alleles filled. Windows are joined where they overlap."""
     phased, filled = whole.pairs.copy(), whole.pairs.copy()
-    n_sites = len(whole.ref)
+    n_sites, held = len(whole.ref), np.zeros(len(whole.pairs), np.bool_)
     starts = range(0, max(1, n_sites - OVERLAP), WINDOW - OVERLAP)
     with ThreadPoolExecutor(threads) as pool:
         for number, start in enumerate(starts):
             stop = min(start + WINDOW, n_sites)
-            parts = _phase_window(whole.cut(start, stop), pool)
+            window = whole.cut(start, stop)
+            anchored = window.anchored()
+            parts = _phase_window(window, pool)
             shared = slice(start, min(start + OVERLAP, stop) if number else start)
-            turned = _turned(parts[0], phased[:, :, shared], whole.is_open[:, shared]) & ~whole.anchored
+            turned = _turned(parts[0], phased[:, :, shared], whole.is_open[:, shared])
+            # Haplotypes that have their names keep them: then all that came before is turned.
+            back, turned = turned & anchored & ~held, turned & ~anchored
+            held |= anchored
             cut = (shared.stop - start) // 2
             for out, part in zip((phased, filled), parts, strict=True):
                 part[turned] = part[turned][:, ::-1]
+                out[back, :, : start + cut] = out[back, ::-1, : start + cut]
                 out[:, :, start + cut : stop] = part[:, :, cut:]
             progress((number + 1) / len(starts))
     return phased, filled
@@ -185,8 +200,10 @@ def _phase_window(window: _Window, pool: ThreadPoolExecutor) -> tuple[np.ndarray
     jump = _jumps(window.distance, k + 2 * (len(pairs) - 1))
     for _ in range(ITERATIONS if len(busy) else 0):
         every = np.concatenate([window.ref, filled.transpose(2, 0, 1).reshape(n_sites, -1)], axis=1)
-        after = replace(window, pairs=pairs.copy()), filled.copy()
-        changes = sum(pool.map(lambda i, a=after, e=every: _improve(*a, e, jump, i), busy))
+        order = _by_content(every)
+        own = np.argsort(order)[k:].reshape(-1, 2)
+        every, after = every[:, order], (replace(window, pairs=pairs.copy()), filled.copy())
+        changes = sum(pool.map(lambda i, a=after, e=every, o=own: _improve(*a, e, o[i], jump, i), busy))
         pairs, filled = after[0].pairs, after[1]
         if not changes:
             break
@@ -195,17 +212,31 @@ def _phase_window(window: _Window, pool: ThreadPoolExecutor) -> tuple[np.ndarray
 
 def _search(window: _Window, i: int) -> None:
     """Phases target i in place from the panel."""
-    is_open = window.is_open[i]
-    ref = _most_alike(window.ref, np.where(is_open, np.int8(-1), window.pairs[i]), np.empty(0, np.int64))
+    is_open, pair = window.is_open[i], window.pairs[i]
+    ref = _most_alike(window.ref, np.where(is_open, np.int8(-1), pair), np.empty(0, np.int64))
     jump = _jumps(window.distance, window.ref.shape[1])
-    kernels.search(ref, jump, ERR, window.pairs[i], is_open, window.anchored[i])
+    kernels.search(ref, jump, ERR, pair, is_open, _is_anchored(pair, is_open))
 
 
-def _improve(window: _Window, filled: np.ndarray, every: np.ndarray, jump: np.ndarray, i: int) -> int:
-    """Improves target i in place given ``every`` (l, k + 2N), of which its own haplotypes are left out."""
-    first = window.ref.shape[1] + 2 * i
-    ref = _most_alike(every, window.pairs[i], np.array([first, first + 1]))
-    return kernels.improve(ref, jump, ERR, window.pairs[i], window.is_open[i], window.anchored[i], filled[i])
+def _improve(window: _Window, filled: np.ndarray, every: np.ndarray, own: np.ndarray, jump: np.ndarray, i: int) -> int:
+    """Improves target i in place given ``every`` (l, k + 2N), of which its ``own`` two columns are left out."""
+    is_open, pair = window.is_open[i], window.pairs[i]
+    ref = _most_alike(every, pair, own)
+    return kernels.improve(ref, jump, ERR, pair, is_open, _is_anchored(pair, is_open), filled[i])
+
+
+def _is_anchored(pair: np.ndarray, is_open: np.ndarray) -> bool:
+    """Whether a heterozygote's phase is known."""
+    return bool(((pair[0] != pair[1]) & (pair >= 0).all(axis=0) & ~is_open).any())
+
+
+def _by_content(every: np.ndarray) -> np.ndarray:
+    """(k,) int64: an order of the columns of ``every`` (l, k) that their content gives, so that of those equally like a
+    target the same are chosen in whatever order the targets come."""
+    mixed = np.zeros(every.shape[1], np.uint64)
+    for alleles in every:
+        mixed = mixed * np.uint64(6364136223846793005) + alleles.astype(np.uint64) + np.uint64(1442695040888963407)
+    return np.argsort(mixed, kind="stable")
 
 
 def _most_alike(every: np.ndarray, pair: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -222,7 +253,7 @@ def _most_alike(every: np.ndarray, pair: np.ndarray, own: np.ndarray) -> np.ndar
         for stretches in apart:
             beside = np.pad(stretches, ((1, 1), (0, 0)))
             for here in 2 * stretches + beside[:-2] + beside[2:]:
-                kernels.mark_nearest(here, MOST_STATES // (2 * len(stretches)), marks)
+                kernels.mark_nearest(here, max(1, MOST_STATES // (2 * len(stretches))), marks)
     marks[own] = False
     columns = np.flatnonzero(marks)
     out = np.empty((n_sites, len(columns)), np.int8)
