@@ -190,7 +190,7 @@ def test_true_copies_come_with_alleles_phase_and_name(tmp_path):
 
 def test_records_without_genotypes_or_with_three_alleles_a_person_are_named(tmp_path):
     path = vcf(tmp_path / "a.vcf", "S", "20 10 . A C . . . DS 1")
-    with pytest.raises(InputError, match="20:10: no genotypes can be read"):
+    with pytest.raises(InputError, match="20:10: the record cannot be read .*get genotypes"):
         list(GenotypeFile(path).copies(("S",)))
     path = vcf(tmp_path / "a.vcf", "S", "20 10 . A C . . . GT 0|1|1")
     for read in (lambda: list(GenotypeFile(path).copies(("S",))), lambda: imputed(path, "S")):
@@ -771,3 +771,12 @@ def test_an_array_s_vcf_does_not_type_one_allele_of_several(tmp_path, small, fil
     cast = Cast(files[0], targets=frozenset(small.panel.samples[i] for i in carriers[:2]))
     data = make_dataset(tmp_path / "data", cast, read_array(array), None, None, 1)
     assert [row.key for row in read_rows(data.chip)] == array_sites(small)
+
+
+def test_damage_that_is_no_damage_to_the_text_is_an_error_that_names_the_record(tmp_path):
+    path = vcf(tmp_path / "a.vcf", "S T", "20 10 . A C . . . GT:AP1:AP2 0|1:0.1:0.2 0|1:0.1:0.2,0.3")
+    with pytest.raises(InputError, match="20:10: the record cannot be read"):
+        imputed(path, "S", "T")
+    (tmp_path / "a.vcf").write_bytes(path.read_bytes().replace(b"\tA\t", b"\tA\xda\t"))
+    with pytest.raises(InputError, match="20:10: the record cannot be read"):
+        list(keys_of(path))

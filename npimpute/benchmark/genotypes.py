@@ -6,6 +6,7 @@ and ALT, so that files may split or join multi-allelic records as they like.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -57,8 +58,9 @@ class GenotypeFile:
         int16 codes of both and whether they are phased, None at further rows; and the record's ID."""
         columns = self.columns(samples)
         for record in variants(self.path, self._threads):
-            codes = self._codes(record)[columns]
-            for i, key in enumerate(record_keys(record)):
+            with _readable(self.path, record):
+                codes, keys = self._codes(record)[columns], record_keys(record)
+            for i, key in enumerate(keys):
                 yield key, _copies(codes, i + 1), codes if i == 0 else None, record.ID or "."
 
     def imputed(self, samples: tuple[str, ...], wanted: dict[Key, int]) -> Iterator[Imputed]:
@@ -69,7 +71,8 @@ class GenotypeFile:
         batch: list[tuple] = []
         seen: set[int] = set()
         for record in variants(self.path, self._threads):
-            keys = record_keys(record)
+            with _readable(self.path, record):
+                keys = record_keys(record)
             chosen = [(i, wanted[key]) for i, key in enumerate(keys) if key in wanted]
             if not chosen:
                 continue
@@ -77,7 +80,9 @@ class GenotypeFile:
                 if row in seen:
                     raise InputError(f"{self.path}: {_name(keys[i])} comes twice; remove repeated records")
                 seen.add(row)
-            batch += zip((row for _, row in chosen), *self._values(record, columns, chosen), strict=True)
+            with _readable(self.path, record):
+                values = self._values(record, columns, chosen)
+            batch += zip((row for _, row in chosen), *values, strict=True)
             if len(batch) * len(columns) > BATCH:
                 yield _joined(batch)
                 batch = []
@@ -125,11 +130,7 @@ class GenotypeFile:
 
     def _codes(self, record) -> np.ndarray:
         """(samples, 3) int16: two alleles (-1 missing, -2 none: haploid) and whether they are phased."""
-        try:
-            codes = record.genotype.array()
-        except Exception as error:
-            where = f"{record.CHROM}:{record.POS}"
-            raise InputError(f"{self.path}: {where}: no genotypes can be read; leave the record out") from error
+        codes = record.genotype.array()
         if codes.shape[1] == 2:
             codes = np.insert(codes, 1, -2, axis=1)
         if codes.shape[1] != 3:
@@ -140,7 +141,24 @@ class GenotypeFile:
 def keys_of(path: Path, threads: int = 1) -> Iterator[Key]:
     """The key of every row of a file, which may have no samples. Raises InputError where it cannot be read."""
     for record in variants(path, threads):
-        yield from record_keys(record)
+        with _readable(path, record):
+            keys = record_keys(record)
+        yield from keys
+
+
+@contextlib.contextmanager
+def _readable(path: Path, record) -> Iterator[None]:
+    """Turns what cyvcf2 and numpy make of a damaged record into an InputError that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = " ".join(str(error).split())
+        where = f"position {record.POS}"
+        with contextlib.suppress(UnicodeDecodeError):
+            where = f"{record.CHROM}:{record.POS}"
+        raise InputError(f"{path}: {where}: the record cannot be read ({found}); leave it out") from error
 
 
 def record_keys(record) -> list[Key]:
