@@ -14,7 +14,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Data flows from left to right; a room imports from rooms to its left and from the basement.
 ROOMS = ["vcf", "panel", "phasing", "context", "engine", "dosage", "pipeline", "train", "benchmark", "cli", "__main__"]
 BASEMENT = ["__init__", "types", "errors", "config", "contigs", "outputs", "scan", "layers"]
-COMMANDS = ["benchmark", "concordance", "doctor", "panel", "phase", "run", "train"]
+COMMANDS = ["benchmark", "concordance", "doctor", "merge", "panel", "phase", "run", "train"]
 NEEDS_TORCH = ["scan", "layers"]
 HEAVY = {"numba", "llvmlite", "cyvcf2", "pysam", "torch", "msprime", "matplotlib", "safetensors", "scipy"}
 

@@ -21,6 +21,7 @@ _COMMANDS = {
     "run": "Impute target genotypes from a reference panel.",
     "phase": "Phase genotypes against a reference panel.",
     "panel": "Compile a reference panel, or describe a compiled one.",
+    "merge": "Join outputs: batches of samples, or regions.",
     "train": "Train a network on reference panels, or on simulated ones.",
     "benchmark": "Compare with other programs: accuracy, time, memory.",
     "concordance": "How good an imputed file is, where the truth is known.",

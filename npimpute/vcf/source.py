@@ -36,7 +36,7 @@ class Source:
     """A VCF or BCF file whose header was read.
 
     bcf: it is BCF. packing: "plain", "gzip" or "bgzf". samples: all of them, in file order. contigs: (name,
-    length or None) as the header declares them.
+    length or None) as the header declares them. header: its text, from ##fileformat to the #CHROM line.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Source:
     packing: str
     samples: tuple[str, ...]
     contigs: list[tuple[str, int | None]]
+    header: str
 
 
 def open_source(path: Path) -> Source:
@@ -69,17 +70,18 @@ def open_source(path: Path) -> Source:
         raise InputError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
-    return Source(path, bcf, packing, _samples(header, path), _contigs(header))
+    return Source(path, bcf, packing, _samples(header, path), _contigs(header), header)
 
 
-def text_pieces(source: Source, pool: ThreadPoolExecutor, depth: int) -> Iterator[np.ndarray]:
+def text_pieces(source: Source, pool: ThreadPoolExecutor, depth: int, size: int | None = None) -> Iterator[np.ndarray]:
     """The text of ``source`` in file order: uint8 arrays whose first ROOM bytes are free, the text behind them.
 
-    ``depth`` bounds how many pieces are inflated ahead of the one that is asked for.
+    ``depth`` bounds how many pieces are inflated ahead of the one that is asked for. size: about how many bytes a
+    piece of BGZF has; PIECE if not given.
     """
     with open(source.path, "rb") as file:
         if source.packing == "bgzf":
-            groups = _bgzf_groups(file, source.path)
+            groups = _bgzf_groups(file, source.path, PIECE if size is None else size)
             yield from in_order(pool, lambda group: _inflate(*group, source.path), groups, depth)
             return
         for data in _read_pieces(file) if source.packing == "plain" else _gunzip(file, source.path):
@@ -164,8 +166,8 @@ def _gunzip(file: BinaryIO, path: Path) -> Iterator[bytes]:
         raise truncated(path)
 
 
-def _bgzf_groups(file: BinaryIO, path: Path) -> Iterator[tuple[list[memoryview], int]]:
-    """Whole BGZF blocks in groups that inflate to about PIECE bytes, each with its inflated size."""
+def _bgzf_groups(file: BinaryIO, path: Path, enough: int) -> Iterator[tuple[list[memoryview], int]]:
+    """Whole BGZF blocks in groups that inflate to about ``enough`` bytes, each with its inflated size."""
     rest = b""
     group: list[memoryview] = []
     size = 0
@@ -176,7 +178,7 @@ def _bgzf_groups(file: BinaryIO, path: Path) -> Iterator[tuple[list[memoryview],
             group.append(data[at : at + length])
             size += struct.unpack_from("<I", data, at + length - 4)[0]
             at += length
-            if size >= PIECE:
+            if size >= enough:
                 yield group, size
                 group, size = [], 0
         rest = bytes(data[at:])

@@ -137,7 +137,7 @@ class VariantWriter:
         try:
             with file_errors(self._path):
                 self._out.close()
-                self._publish()
+                publish(self._temp, self._path, self._last_position, self._overwrite)
         except BaseException:
             self._discard()
             raise
@@ -168,41 +168,52 @@ class VariantWriter:
         with file_errors(self._path):
             self._out.write(data)
 
-    def _publish(self) -> None:
-        """Index the finished temporary file and give both their final names."""
-        suffix = self._build_index()
-        check_place(self._path, self._overwrite)  # once more: another run may have finished meanwhile
-        # In this order no moment pairs data with the index of another file, and data never waits for its index.
-        for old in (".tbi", ".csi", ""):
-            _with_suffix(self._path, old).unlink(missing_ok=True)
-        if suffix:
-            os.replace(_with_suffix(self._temp, suffix), _with_suffix(self._path, suffix))
-        os.replace(self._temp, self._path)
-
-    def _build_index(self) -> str:
-        """Index the temporary file; the suffix of the index, "" for plain VCF."""
-        if self._kind == ".vcf":
-            return ""
-        import pysam
-
-        pysam.set_verbosity(0)  # what goes wrong is told once, below
-        csi = self._kind == ".bcf" or self._last_position > TBI_LIMIT
-        try:
-            pysam.tabix_index(str(self._temp), force=True, preset=self._kind[1:4], keep_original=True, csi=csi)
-        except OSError as error:
-            # htslib does not say why.
-            reason = "no space left (free some or write elsewhere), or records out of order"
-            message = f"{self._path}: its index cannot be built: {reason}"
-            raise InputError(message) from error
-        return ".csi" if csi else ".tbi"
-
     def _discard(self) -> None:
         """Remove the temporary files."""
         # Closing flushes, which fails again where the disk is full.
         with contextlib.suppress(OSError):
             (self._out.abort if isinstance(self._out, BgzfWriter) else self._out.close)()
-        for suffix in ("", ".tbi", ".csi"):
-            _with_suffix(self._temp, suffix).unlink(missing_ok=True)
+        discard(self._temp)
+
+
+def publish(temp: Path, path: Path, last_position: int, overwrite: bool) -> None:
+    """Index the finished file ``temp`` and give both their final names, after ``path``.
+
+    last_position: the largest of the records and of the header's contig lengths. Raises InputError where ``path``
+    exists by now (and not ``overwrite``) or the index cannot be built, OSError as the file system does.
+    """
+    suffix = _build_index(temp, path, last_position)
+    check_place(path, overwrite)  # once more: another run may have finished meanwhile
+    # In this order no moment pairs data with the index of another file, and data never waits for its index.
+    for old in (".tbi", ".csi", ""):
+        _with_suffix(path, old).unlink(missing_ok=True)
+    if suffix:
+        os.replace(_with_suffix(temp, suffix), _with_suffix(path, suffix))
+    os.replace(temp, path)
+
+
+def discard(temp: Path) -> None:
+    """Remove the temporary file and its index, if there are any."""
+    for suffix in ("", ".tbi", ".csi"):
+        _with_suffix(temp, suffix).unlink(missing_ok=True)
+
+
+def _build_index(temp: Path, path: Path, last_position: int) -> str:
+    """Index ``temp``; the suffix of the index, "" for plain VCF."""
+    kind = file_kind(path)
+    if kind == ".vcf":
+        return ""
+    import pysam
+
+    pysam.set_verbosity(0)  # what goes wrong is told once, below
+    csi = kind == ".bcf" or last_position > TBI_LIMIT
+    try:
+        pysam.tabix_index(str(temp), force=True, preset=kind[1:4], keep_original=True, csi=csi)
+    except OSError as error:
+        # htslib does not say why.
+        reason = "no space left (free some or write elsewhere), or records out of order"
+        raise InputError(f"{path}: its index cannot be built: {reason}") from error
+    return ".csi" if csi else ".tbi"
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:
@@ -277,13 +288,21 @@ def _chunks(dosages: Dosages, fields: np.ndarray) -> Iterator[Dosages]:
 def _rounded_info(dosages: Dosages) -> dict[str, np.ndarray]:
     """Row values of the Float keys as printed, float64."""
     out = {"AF": dosages.af, "DR2": dosages.dr2, "R2": dosages.dr2, "INFO": dosages.dr2, "ER2": dosages.er2}
-    for key, values in out.items():
-        # Adding 0 turns -0 into 0.
-        out[key] = np.round(values.astype(np.float64), _DECIMALS[key]) + 0.0
-    for key, values in (("SP", dosages.sum_p), ("SPQ", dosages.sum_pq)):
+    out |= {"SP": dosages.sum_p, "SPQ": dosages.sum_pq}
+    return {key: _rounded(key, values) for key, values in out.items()}
+
+
+def _rounded(key: str, values: np.ndarray) -> np.ndarray:
+    if _DECIMALS[key] is None:
         # Six significant digits are what htslib prints, so that its rendering of the BCF equals the VCF's.
-        out[key] = np.array([float(f"{x:.6g}") for x in values.tolist()])
-    return out
+        return np.array([float(f"{x:.6g}") for x in values.tolist()])
+    # Adding 0 turns -0 into 0.
+    return np.round(values.astype(np.float64), _DECIMALS[key]) + 0.0
+
+
+def info_words(key: str, values: np.ndarray) -> list[str]:
+    """The text of row values of a Float key of INFO."""
+    return _words(_rounded(key, values), _DECIMALS[key])
 
 
 def _words(values: np.ndarray, decimals: int | None) -> list[str]:
