@@ -19,6 +19,7 @@ from npimpute.types import Haplotypes, Sites, Targets
 from npimpute.vcf import parse
 from npimpute.vcf.records import Part, Selection, genotype_error, no_genotypes, too_many_alleles
 from npimpute.vcf.region import Region
+from npimpute.vcf.sound import sound_records
 from npimpute.vcf.source import PIECE, Source
 
 if "CYVCF2_HTSLIB_LOG_LEVEL" not in os.environ:
@@ -34,10 +35,16 @@ def variants(path: Path, threads: int) -> Iterator[Variant]:
     last = None
     try:
         records = iter(VCF(str(path), threads=threads))
-        while (record := next(records, None)) is not None:
+        sound = sound_records(path, threads)
+        while next(sound, True):
+            if (record := next(records, None)) is None:
+                return
             last = f"{record.CHROM}:{record.POS}"
             _ = record.ID, record.REF, record.ALT  # here, where text that is none is told of
             yield record
+        raise ValueError("the next record has another number of columns than the header, or genotypes of no type")
+    except InputError:
+        raise
     except Exception as error:
         found = " ".join(str(error).split())
         if last is None:

@@ -101,6 +101,12 @@ def in_order(pool: ThreadPoolExecutor, work: Callable, items: Iterable, depth: i
         yield waiting.popleft().result()
 
 
+def file_packing(path: Path) -> str:
+    """ "plain", "gzip" or "bgzf". Raises OSError."""
+    with open(path, "rb") as file:
+        return _packing(file.read(_READ))
+
+
 def truncated(path: Path) -> InputError:
     """The error for a file that ends too early."""
     return InputError(f"{path}: the file is truncated (its end is missing); copy or make it again")
