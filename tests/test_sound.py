@@ -80,6 +80,17 @@ def test_genotypes_without_type_or_length_are_an_error_not_the_end(tmp_path, sma
     assert (status, printed) == (2, "") and log.count("npimpute: error: ") == 1, log
 
 
+def test_records_of_another_number_of_samples_than_the_header_names_are_an_error(tmp_path, small):
+    data = gzip.decompress(small.save(tmp_path / "a.bcf").read_bytes())
+    (length,) = struct.unpack("<I", data[5:9])
+    header = data[9 : 9 + length].replace(b"\tP5\n", b"\n")
+    (tmp_path / "b").write_bytes(data[:5] + struct.pack("<I", len(header)) + header + data[9 + length :])
+    pysam.tabix_compress(str(tmp_path / "b"), str(tmp_path / "b.bcf"), force=True)
+    for read in (lambda: list(open_panel_vcf(tmp_path / "b.bcf")), lambda: read_targets(tmp_path / "b.bcf")):
+        with pytest.raises(InputError, match="b.bcf: .*damaged"):
+            read()
+
+
 def test_records_without_samples_have_nothing_to_look_at(tmp_path):
     text = "##fileformat=VCFv4.2\n##contig=<ID=20>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
     (tmp_path / "a.vcf").write_text(text + "20\t5\t.\tA\tC\t.\t.\t.\n20\t6\t.\tA\tC\t.\t.\t.\n")

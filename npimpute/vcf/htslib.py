@@ -164,10 +164,16 @@ def in_region(record: Variant, region: Region | None) -> bool:
 
 
 def genotype_codes(record: Variant, selection: Selection) -> np.ndarray | InputError:
-    """(samples, ploidy + 1) int16 allele codes, as ``parse.pack_codes`` takes them; the error if there is no GT."""
+    """(samples, ploidy + 1) int16 allele codes, as ``parse.pack_codes`` takes them; the error if there is none."""
     if record.FORMAT[:1] != ["GT"]:
         return no_genotypes(selection.path, f"{record.CHROM}:{record.POS}", record.FORMAT)
-    return record.genotype.array()
+    genotype = record.genotype
+    codes = None if genotype is None else genotype.array()
+    if codes is None or len(codes) != len(selection.samples):
+        found = "genotypes of another number of samples than the header's"
+        where = f"{record.CHROM}:{record.POS}"
+        return InputError(f"{selection.path}: {where}: {found}; the file is damaged: make it again")
+    return codes
 
 
 def written(codes: np.ndarray) -> str:
