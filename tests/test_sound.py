@@ -87,7 +87,7 @@ def test_records_of_another_number_of_samples_than_the_header_names_are_an_error
     (tmp_path / "b").write_bytes(data[:5] + struct.pack("<I", len(header)) + header + data[9 + length :])
     pysam.tabix_compress(str(tmp_path / "b"), str(tmp_path / "b.bcf"), force=True)
     for read in (lambda: list(open_panel_vcf(tmp_path / "b.bcf")), lambda: read_targets(tmp_path / "b.bcf")):
-        with pytest.raises(InputError, match="b.bcf: .*damaged"):
+        with pytest.raises(InputError, match="b.bcf: .*number of columns or samples"):
             read()
 
 
@@ -125,4 +125,4 @@ def test_lines_of_the_wrong_shape_are_an_error_not_the_end(tmp_path, suffix, spo
     assert list(sound.sound_records(path, 1)) == [True, False, True]
     status, printed, log = run_cli("concordance", "--truth", path, "--imputed", path)
     assert (status, printed) == (2, "") and log.count("npimpute: error: ") == 1, log
-    assert "20:5" in log and "number of columns" in log
+    assert "20:5" in log and "number of columns or samples" in log

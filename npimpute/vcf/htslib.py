@@ -42,7 +42,9 @@ def variants(path: Path, threads: int) -> Iterator[Variant]:
             last = f"{record.CHROM}:{record.POS}"
             _ = record.ID, record.REF, record.ALT  # here, where text that is none is told of
             yield record
-        raise ValueError("the next record has another number of columns than the header, or genotypes of no type")
+        raise ValueError(
+            "the next record has another number of columns or samples than the header, or genotypes of no type"
+        )
     except InputError:
         raise
     except Exception as error:

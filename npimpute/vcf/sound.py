@@ -21,9 +21,9 @@ _LONGEST = 1 << 31
 
 
 def sound_records(path: Path, threads: int) -> Iterator[bool]:
-    """For every record in turn whether it can be read: of BCF, whether its first FORMAT field has a type and a length;
-    of text, whether the line has as many columns as the header. Ends where the file does, or where no further record
-    can be found. Raises InputError where the compressed data are damaged."""
+    """For every record in turn whether it can be read: of BCF, whether it has as many samples as the header and its
+    first FORMAT field a type and a length; of text, whether the line has as many columns as the header. Ends where the
+    file does, or where no further record can be found. Raises InputError where the compressed data are damaged."""
     with ThreadPoolExecutor(threads) as pool:
         if is_bgzf_bcf(path):
             yield from _of_bcf(text_pieces(Source(path, True, "bgzf", (), [], ""), pool, threads))
@@ -60,22 +60,21 @@ def _of_text(slabs: Iterator[Slab]) -> Iterator[bool]:
 
 
 def _of_bcf(pieces: Iterator[np.ndarray]) -> Iterator[bool]:
-    rest, skip = np.empty(0, np.uint8), -1
+    rest, samples = np.empty(0, np.uint8), -1
     for piece in pieces:
-        data = np.concatenate([rest, piece[ROOM:]])
-        if skip < 0:
-            if len(data) < 9:
-                rest = data
+        rest = np.concatenate([rest, piece[ROOM:]])
+        if samples < 0:
+            length = 9 + int(rest[5:9].view("<u4")[0]) if len(rest) >= 9 else len(rest) + 1
+            if length > len(rest):
                 continue
-            skip = 9 + int(data[5:9].view("<u4")[0])
-        cut = min(skip, len(data))
-        skip, data = skip - cut, data[cut:]
-        sound = np.empty(len(data) // 32 + 1, np.bool_)
-        n, used, lost = _scan(data, sound) if skip == 0 else (0, 0, False)
+            names = rest[9:length].tobytes().rpartition(b"\n#CHROM\t")[2]
+            samples, rest = max(0, names.count(b"\t") - 7), rest[length:]
+        sound = np.empty(len(rest) // 32 + 1, np.bool_)
+        n, used, lost = _scan(rest, samples, sound)
         yield from sound[:n].tolist()
         if lost:
             return
-        rest = data[used:].copy()
+        rest = rest[used:].copy()
 
 
 @njit(cache=True, nogil=True)
@@ -86,7 +85,7 @@ def _word(data, at):
 
 
 @njit(cache=True, nogil=True)
-def _scan(data, sound):
+def _scan(data, samples, sound):
     """Looks at the whole records of ``data``; returns how many, where the next begins, and whether none can."""
     n = at = 0
     while at + 8 <= len(data):
@@ -97,7 +96,9 @@ def _scan(data, sound):
         if end > len(data):
             break
         sound[n] = True
-        if data[at + 31] > 0 and _word(data, at + 28) & 0xFFFFFF > 0:  # fields and samples
+        if (_word(data, at + 28) & 0xFFFFFF) != samples:
+            sound[n] = False
+        elif data[at + 31] > 0 and samples > 0:  # there are fields
             field = at + 8 + shared
             key = data[field] & 15 if field < end else 0
             kind = field + 1 + (1 if key == 1 else 2 if key == 2 else 4)
