@@ -27,16 +27,14 @@ from ..engine.network import NetworkPredictor
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors
 from ..panel.genetic_map import read_genetic_map
-from ..panel.panel import open_panel
-from ..train.run import TrainConfig, train
+from ..train.run import TrainConfig, read_held_out, train
 from ..train.settings import train_config
 from ..train.state import METRICS, STATE
-from ..train.validate import HeldOut, choose_people, hold_out, validate
+from ..train.validate import HeldOut, validate
 from .ablation_tables import SMALL, TABLES, merged, rows_of
-from .imputation import fingerprint
 from .machine import machine
 from .score import plain
-from .trials import check_settings, write_json
+from .trials import check_settings, fingerprint, write_json
 
 log = logging.getLogger(__name__)
 
@@ -299,11 +297,8 @@ class _Contexts:
     @cached_property
     def _held_out(self) -> list[HeldOut]:
         """As in training."""
-        run = self._run
-        judges, genetic_map = run.validate or run.panels, read_genetic_map(run.map) if run.map else None
-        people = choose_people([open_panel(path) for path in judges], run.hold_out, run.loop.seed)
-        settings = (run.data, run.hold_out_rows, run.loop.seed, genetic_map, self._config.threads)
-        return [hold_out(path, people, *settings) for path in judges]
+        genetic_map = read_genetic_map(self._run.map) if self._run.map else None
+        return read_held_out(self._run, genetic_map, self._config.threads)[1]
 
 
 def _plain(validation: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel, open_panel
 from ..types import Haplotypes, Sites
 from ..vcf.phased import write_phased
+from ..vcf.records import clip
 from ..vcf.region import Region
 from .arrays import Array, PanelRows
 from .files import write_maps
@@ -71,8 +72,8 @@ def make_dataset(
 ) -> Dataset:
     """Writes the files that the programs get, where they are not there already, and reads the truth.
 
-    Raises InputError: targets who are in the panel, no array site in the panel or the truth, a typed heterozygote
-    without phase, no row to compare.
+    Raises InputError: several contigs, targets who are in the panel, no array site in the panel or the truth, a typed
+    heterozygote without phase, no row to compare.
     """
     with file_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,9 @@ def make_dataset(
         source = GenotypeFile(cast.truth, threads)
         _check_apart(cast.truth, source.samples, panel)
     rows, file = _survey(folder, panel, as_it_is=region is None and keep is None and drop is None, threads=threads)
+    if len(rows.contigs) > 1:  # some peers impute one at a time
+        names = clip(", ".join(rows.contigs.values()), 60)
+        raise InputError(f"{cast.panel}: has several contigs ({names}); benchmark one at a time with --region")
     typed = {rows.keys[i]: i for i in array(rows)}
     people = open_panel(cast.panel, region, drop, None, threads) if source is None else None
     truth_rows = _of_panel(people) if people is not None else source.copies(source.samples)

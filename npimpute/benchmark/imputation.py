@@ -15,7 +15,6 @@ from ..dosage.accuracy import MAF_BINS
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import read_genetic_map
 from ..panel.panel import open_panel
-from ..vcf.records import clip
 from ..vcf.region import Region
 from .arrays import Array, read_array, thinned
 from .dataset import Cast, Dataset, make_dataset
@@ -24,7 +23,7 @@ from .machine import machine
 from .metrics import Tally, bootstrap_weights, check_edges
 from .programs import Program
 from .score import bin_table, calibration, population_table, rows_written, sample_table, score
-from .trials import Trials, claimed
+from .trials import Trials, claimed, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -73,19 +72,8 @@ class ImputationConfig:
         return {name: fingerprint(getattr(self, name)) for name in names}
 
 
-def fingerprint(value: Any) -> Any:
-    """A setting as it is kept to be compared; a file by its place, size and time. Raises InputError."""
-    if not isinstance(value, Path):
-        return value
-    try:
-        stat = value.stat()
-    except OSError as error:
-        raise InputError(f"{value}: cannot be read: {error.strerror}") from error
-    return [str(value.resolve()), stat.st_size, stat.st_mtime]
-
-
 def benchmark(config: ImputationConfig, programs: list[Program]) -> dict[str, Any]:
-    """Runs the programs and returns the results, plain values as in results.json (docs/benchmarks.md describes them).
+    """Runs the programs and returns the results, plain values as in results.json.
 
     Runs that were finished by an interrupted call are kept. Raises InputError or ConfigError.
     """
@@ -109,20 +97,10 @@ def make_datasets(config: ImputationConfig) -> list[Dataset]:
     genetic_map = read_genetic_map(config.map) if config.map else None
     region = Region.parse(config.region) if config.region else None
     array: Array = read_array(config.array) if config.array else thinned(config.thin, config.seed)
-    data = [
+    return [
         make_dataset(config.out / "data" / f"fold{i}", cast, array, genetic_map, region, config.threads)
         for i, cast in enumerate(_casts(config), 1)
     ]
-    for part in data:
-        check_one_contig(config.panel, part)
-    return data
-
-
-def check_one_contig(panel: Path, data: Dataset) -> None:
-    """Raises InputError if there are several: some peers impute one at a time."""
-    if len(data.contigs) > 1:
-        names = clip(", ".join(name for name, _, _ in data.contigs), 60)
-        raise InputError(f"{panel}: has several contigs ({names}); benchmark one at a time with --region")
 
 
 def _casts(config: ImputationConfig) -> list[Cast]:

@@ -19,12 +19,11 @@ from ..vcf.phased import write_phased
 from ..vcf.region import Region
 from .arrays import Array, read_array, thinned
 from .dataset import Cast, Dataset, make_dataset
-from .imputation import check_one_contig, fingerprint
 from .machine import machine
 from .metrics import bootstrap_weights
 from .programs import Program, npimpute
 from .score import plain, score
-from .trials import Trials, claimed
+from .trials import Trials, claimed, fingerprint
 
 log = logging.getLogger(__name__)
 DEFAULT_TARGETS = 100
@@ -208,9 +207,7 @@ class _People:
         )
         folder = self._config.out / "data" / f"panel{panel}_targets{targets}"
         log.info("%d people in the panel, %d targets", panel, targets)
-        data = make_dataset(folder, cast, self._array(), self._map, self._region, self._config.threads)
-        check_one_contig(self._panel, data)
-        return data
+        return make_dataset(folder, cast, self._array(), self._map, self._region, self._config.threads)
 
     def _array(self) -> Array:
         config = self._config

@@ -30,6 +30,17 @@ def write_json(path: Path, value: Any) -> None:
         temporary(path).replace(path)
 
 
+def fingerprint(value: Any) -> Any:
+    """A setting as it is kept to be compared; a file by its place, size and time. Raises InputError."""
+    if not isinstance(value, Path):
+        return value
+    try:
+        stat = value.stat()
+    except OSError as error:
+        raise InputError(f"{value}: cannot be read: {error.strerror}") from error
+    return [str(value.resolve()), stat.st_size, stat.st_mtime]
+
+
 def check_settings(out: Path, settings: dict[str, Any]) -> None:
     """Makes ``out`` a benchmark of these settings, or goes on with it. Raises ConfigError where it is another's."""
     path = out / SETTINGS

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import os
 
 import click
 
 from ..errors import ConfigError
-from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, Numbers, set_up_log
+from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, Numbers, cores, set_up_log
 
 
 class Words(click.ParamType):
@@ -65,6 +65,15 @@ REPEAT = click.option(
 )
 
 
+DATA = (ARRAY, THIN, MAP, REGION)
+PROGRAMS = (ENGINES, RUNS, PEERS, PATHS)
+
+
+def _all(options):
+    """One decorator of several, in their order."""
+    return lambda function: functools.reduce(lambda done, option: option(done), reversed(options), function)
+
+
 @click.group("benchmark")
 def command():
     """Compare npimpute with other programs, on your data."""
@@ -75,14 +84,8 @@ def command():
 @click.option("--truth", type=PATH, help="True phased genotypes of people who are not in the panel.")
 @click.option("--targets", type=int, metavar="N", help="Instead: take N people out of the panel, at random.")
 @click.option("--folds", type=int, default=1, show_default=True, help="With --targets: so many times, other people.")
-@ARRAY
-@THIN
-@MAP
-@REGION
-@ENGINES
-@RUNS
-@PEERS
-@PATHS
+@_all(DATA)
+@_all(PROGRAMS)
 @POPULATIONS
 @MAF_BINS
 @THREADS
@@ -100,7 +103,7 @@ def imputation(engines, runs, peers, paths, threads, **options):
     from ..benchmark.imputation import ImputationConfig, benchmark
     from ..benchmark.report import imputation_text, write_report
 
-    config = ImputationConfig(**options, threads=_threads(threads))
+    config = ImputationConfig(**options, threads=cores(threads))
     results = benchmark(config, _programs(engines, runs, peers, paths))
     click.echo(imputation_text(results))
     _tell(write_report(results, config.out))
@@ -110,14 +113,8 @@ def imputation(engines, runs, peers, paths, threads, **options):
 @click.option("--panel", type=PATH, help="Phased reference panel: VCF, VCF.gz, BCF or .npp.")
 @click.option("--simulate", type=int, metavar="N", help="Instead: simulate a panel of N people (msprime).")
 @click.option("--length-mb", type=float, default=5.0, show_default=True, help="Of the simulated region.")
-@ARRAY
-@THIN
-@MAP
-@REGION
-@ENGINES
-@RUNS
-@PEERS
-@PATHS
+@_all(DATA)
+@_all(PROGRAMS)
 @click.option(
     "--panel-sizes", type=Numbers(int), default=(), metavar="LIST", help="People of the panel to impute from."
 )
@@ -143,7 +140,7 @@ def scaling(engines, runs, peers, paths, threads, **options):
     from ..benchmark.report import scaling_text, write_report
     from ..benchmark.scaling import ScalingConfig, benchmark
 
-    config = ScalingConfig(**options, threads=_threads(threads))
+    config = ScalingConfig(**options, threads=cores(threads))
     results = benchmark(config, _programs(engines, runs, peers, paths))
     click.echo(scaling_text(results))
     _tell(write_report(results, config.out))
@@ -179,7 +176,7 @@ def ablation(panels, tables, config_file, threads, **options):
 
     given = {} if tables is None else {"tables": tables}
     base = settings(config_file, (), {})
-    config = AblationConfig(panels=panels, base=base, threads=_threads(threads), **options, **given)
+    config = AblationConfig(panels=panels, base=base, threads=cores(threads), **options, **given)
     logging.getLogger("npimpute.train").setLevel(logging.WARNING)  # every run would tell of every panel
     results = run(config)
     click.echo(ablation_text(results))
@@ -207,10 +204,6 @@ def _programs(engines, runs, peers, paths) -> list:
         raise ConfigError(f"--program {unused[0]}: not among --peers")
     ours = [*map(engine, engines), *map(variant, runs)]
     return [*ours, *(peer(name, where.get(name)) for name in peers)]
-
-
-def _threads(threads: int | None) -> int:
-    return len(os.sched_getaffinity(0)) if threads is None else threads
 
 
 def _tell(paths) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
-from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, set_up_log
+from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, cores, set_up_log
 
 
 @click.command("concordance")
@@ -42,8 +41,7 @@ def command(out, overwrite, threads, **options):
     from ..benchmark.trials import write_json
     from ..outputs import check_place
 
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
-    config = ConcordanceConfig(**options, threads=threads)
+    config = ConcordanceConfig(**options, threads=cores(threads))
     if out is not None:
         names = ["json", "tsv", "samples.tsv", *(f"{name}.txt.gz" for name in FILES)]
         for name in names:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -43,6 +46,22 @@ BOOTSTRAP = click.option(
     "--bootstrap", type=int, default=200, show_default=True, help="Bootstrap samples of people for intervals; 0: none."
 )
 SEED = click.option("--seed", type=int, default=1, show_default=True, help="Of all that is drawn at random.")
+
+
+def cores(threads: int | None) -> int:
+    """``threads``, or all cores where it is None."""
+    return len(os.sched_getaffinity(0)) if threads is None else threads
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[float], None]]:
+    """A bar on a terminal, and what moves it to a share done; the log goes above it."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}", "leave": False, "disable": None}
+    with logging_redirect_tqdm(), tqdm(total=100, **style) as bar:
+        yield lambda share: bar.update(int(100 * share) - bar.n)
 
 
 def set_up_log() -> None:

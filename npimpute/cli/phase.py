@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 
 import click
 
 from ..config import PhaseConfig
-from .options import PATH, set_up_log
+from .options import PATH, cores, progress, set_up_log
 
 
 @click.command("phase")
@@ -32,16 +31,12 @@ def command(threads, **options):
     the same by itself where targets are not phased.
     """
     started = time.perf_counter()
-    config = PhaseConfig(**options, threads=len(os.sched_getaffinity(0)) if threads is None else threads)
+    config = PhaseConfig(**options, threads=cores(threads))
     set_up_log()
     # Imported here: numba and cyvcf2 take a third of a second.
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from ..pipeline import phase
 
-    style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}", "leave": False, "disable": None}
-    with logging_redirect_tqdm(), tqdm(total=100, **style) as bar:
-        written = phase(config, lambda share: bar.update(int(100 * share) - bar.n))
+    with progress() as tell:
+        written = phase(config, tell)
     seconds = time.perf_counter() - started
     logging.getLogger("npimpute").info("written: %d sites to %s, %.1f seconds", written, config.out, seconds)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import sys
 import time
@@ -13,8 +12,7 @@ import click
 
 from ..config import ENGINES, PHASES, RunConfig
 from ..outputs import file_errors
-
-PATH = click.Path(path_type=Path)
+from .options import PATH, cores, progress
 
 
 @click.command("run")
@@ -105,18 +103,13 @@ def command(formats, threads, **options):
     """Impute every panel variant that the targets were not typed at."""
     started = time.perf_counter()
     formats = tuple(name.strip().upper() for name in formats.split(","))
-    threads = len(os.sched_getaffinity(0)) if threads is None else threads
-    config = RunConfig(**options, formats=formats, threads=threads)
+    config = RunConfig(**options, formats=formats, threads=cores(threads))
     _set_up_log(config.log)
     # Imported here: numba and cyvcf2 take a third of a second, which a refused option need not wait for.
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
-
     from ..pipeline import run
 
-    style = {"bar_format": "{l_bar}{bar}| {elapsed}<{remaining}", "leave": False, "disable": None}
-    with logging_redirect_tqdm(), tqdm(total=100, **style) as bar:
-        summary = run(config, lambda share: bar.update(int(100 * share) - bar.n))
+    with progress() as tell:
+        summary = run(config, tell)
     _report(summary, config, time.perf_counter() - started)
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from ..outputs import file_errors, temporary
 from ..types import Dosages
-
-MAF_BINS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+from .accuracy import MAF_BINS
 
 
 def dr2(n: np.ndarray, sum_p: np.ndarray, sum_pq: np.ndarray) -> np.ndarray:

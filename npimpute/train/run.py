@@ -19,7 +19,7 @@ from ..engine.model_files import WEIGHTS
 from ..engine.network import NetworkConfig
 from ..errors import ConfigError, InputError
 from ..outputs import file_errors
-from ..panel.genetic_map import constant_rate, read_genetic_map
+from ..panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
 from ..panel.panel import open_panel
 from .copying_task import CopyingDataConfig, CopyingSource, CopyingTask
 from .data import DataConfig, Region, TableSource, read_regions
@@ -137,17 +137,19 @@ def _task(
     return TableTask(network, config.model, source, config.objective, held_out, device)
 
 
+def read_held_out(config: TrainConfig, genetic_map: GeneticMap | None, threads: int) -> tuple[set[str], list[HeldOut]]:
+    """Who is left out of all panels, and they as targets of those that they are judged on."""
+    judges = config.validate or config.panels
+    people = choose_people([open_panel(path) for path in judges], config.hold_out, config.loop.seed)
+    settings = (config.data, config.hold_out_rows, config.loop.seed, genetic_map, threads)
+    return people, [hold_out(path, people, *settings) for path in judges]
+
+
 def _data(config: TrainConfig, threads: int) -> tuple[list[Region], list[HeldOut]]:
     genetic_map = read_genetic_map(config.map) if config.map else None
     if genetic_map is None and isinstance(config.model, CopyingConfig):
         log.info("genetic map: none given, so 1 cM/Mb is used; --map improves accuracy")
-    people: set[str] = set()
-    held_out = []
-    if config.hold_out:
-        judges = config.validate or config.panels
-        people = choose_people([open_panel(path) for path in judges], config.hold_out, config.loop.seed)
-        settings = (config.data, config.hold_out_rows, config.loop.seed, genetic_map, threads)
-        held_out = [hold_out(path, people, *settings) for path in judges]
+    people, held_out = read_held_out(config, genetic_map, threads) if config.hold_out else (set(), [])
     panels = (open_panel(path, None, None, people & set(open_panel(path).samples), threads) for path in config.panels)
     simulated = (simulate(config.simulation, config.loop.seed + i, genetic_map) for i in range(config.simulate))
     needed = (genetic_map or constant_rate(1.0)) if isinstance(config.model, CopyingConfig) else None
