@@ -46,6 +46,11 @@ class Mixer(nn.Module):
 
     def mix(self, x: Tensor, z: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
         """x, z: (b, l, d), input and gate. Returns the output (b, l, d) and the state after it."""
+        y, state = self.run(x, state)
+        return (y * F.silu(z.to(y.dtype))).to(x.dtype), state
+
+    def run(self, x: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState]:
+        """``mix`` without its gate; the output is float32 or better."""
         conv, scan = state if state is not None else (None, None)
         weight, bias = self.conv1d.weight[:, 0].to(x.dtype), self.conv1d.bias.to(x.dtype)
         x, conv = causal_conv(x, weight, bias, conv)
@@ -55,7 +60,7 @@ class Mixer(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         u, delta, B, C = (t.to(dtype) for t in (x, F.softplus(self.dt_proj(steps).to(dtype)), B, C))
         y, scan = selective_scan(u, delta, -torch.exp(self.A_log.to(dtype)), B, C, scan)
-        return ((y + self.D * u) * F.silu(z.to(dtype))).to(x.dtype), MambaState(conv, scan)
+        return y + self.D * u, MambaState(conv, scan)
 
 
 def _rank(dt_rank: int | str, d_model: int) -> int:
@@ -99,3 +104,8 @@ class BiMamba(nn.Module):
         right, after_right = self.rightward.mix(inner, gate, state[0])
         left, after_left = self.leftward.mix(inner.flip(1), gate.flip(1), state[1])
         return self.out_proj(right + left.flip(1)), (after_right, after_left)
+
+    def leave_left(self, x: Tensor, state: MambaState | None = None) -> MambaState:
+        """Only the state that the leftward direction leaves after x, at less cost than the whole."""
+        inner = F.linear(x, self.in_proj.weight.chunk(2)[0])
+        return self.leftward.run(inner.flip(1), state)[1]

@@ -17,7 +17,7 @@ def command():
     import torch
 
     from .. import __version__
-    from ..scan.select import conv_backend, scan_backend
+    from ..scan.select import conv_backend, linear_backend, scan_backend
 
     rows = [("npimpute", __version__), ("python", platform.python_version())]
     rows += [(name, _version(name)) for name in PACKAGES]
@@ -30,6 +30,7 @@ def command():
         rows.append(("gpu", "none that torch can use"))
     for device in devices:
         rows.append((f"selective scan, {device}", "{} ({})".format(*scan_backend(device, torch.float32))))
+        rows.append((f"linear scan, {device}", "{} ({})".format(*linear_backend(device, torch.float32))))
         rows.append((f"convolution, {device}", "{} ({})".format(*conv_backend(device, torch.float32, 4))))
     for name, value in rows:
         click.echo(f"{name}\t{value}")

@@ -30,6 +30,21 @@ def selective_scan(
     return (torch.stack(ys, 1) if ys else u), h
 
 
+def linear_scan(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The elementwise linear recurrence h_t = a_t h_{t-1} + b_t.
+
+    a, b: (b, l, d). state: (b, d) h before the first step, zeros if None. All of one floating dtype. Returns h
+    (b, l, d) and the state after the last step (b, d), the last h.
+    Source: De et al. 2024, arXiv 2402.19427, equation 4 (the RG-LRU, its gates already taken).
+    """
+    h = b.new_zeros(b.shape[0], b.shape[2]) if state is None else state
+    hs = []
+    for t in range(b.shape[1]):
+        h = a[:, t] * h + b[:, t]
+        hs.append(h)
+    return (torch.stack(hs, 1) if hs else b), h
+
+
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Depthwise causal convolution: out_t = bias + sum_i weight[:, i] x_{t - (w-1) + i}.
 

@@ -23,6 +23,14 @@ def scan_backend(device: str, dtype: torch.dtype) -> tuple[str, str]:
 
 
 @cache
+def linear_backend(device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """(backend, reason) for ``linear_scan``: "numba" or "torch"."""
+    if device == "cpu" and dtype in (torch.float32, torch.float64):
+        return _cpu_backend(dtype)
+    return "torch", "in blocks of steps side by side"
+
+
+@cache
 def conv_backend(device: str, dtype: torch.dtype, width: int) -> tuple[str, str]:
     """(backend, reason) for ``causal_conv``: "numba", "causal-conv1d" or "torch"."""
     if device == "cpu":
@@ -66,8 +74,19 @@ def selective_scan(
     elif backend == "mamba-ssm":
         from .gpu import selective_scan as run
     else:
-        run = reference.selective_scan
+        from .blocks import selective_scan as run
     return run(u, delta, A, B, C, state)
+
+
+def linear_scan(a: Tensor, b: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``reference.linear_scan`` by the fastest backend for these tensors."""
+    backend, reason = linear_backend(b.device.type, b.dtype)
+    _say("linear scan", backend, reason)
+    if backend == "numba":
+        from .cpu_linear import linear_scan as run
+    else:
+        from .blocks import linear_scan as run
+    return run(a, b, state)
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
