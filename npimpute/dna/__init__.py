@@ -1,0 +1,1 @@
+"""Long-range models of DNA: sequence in, predictions at any length."""
