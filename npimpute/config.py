@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,12 @@ def check_counts(**values: int) -> None:
     for name, value in values.items():
         if type(value) is not int or value < 1:
             raise ConfigError(f"{name} {value}: a whole number, 1 or more, is needed")
+
+
+def check_growing(what: str, values: tuple[int, ...], least: int) -> None:
+    """Raises ConfigError, which names the option ``what``, unless the numbers grow from ``least`` or more."""
+    if any(a >= b for a, b in pairwise(values)) or min(values, default=least) < least:
+        raise ConfigError(f"{what} {','.join(map(str, values))}: growing numbers of {least} or more")
 
 
 def check_device(device: str | None) -> None:
@@ -96,6 +103,7 @@ class RunConfig:
     threads: int = 1
     seed: int = 1
     overwrite: bool = False
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:

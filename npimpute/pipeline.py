@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from itertools import chain, groupby
+from dataclasses import replace
+from itertools import chain, groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,20 @@ import numpy as np
 from .config import PhaseConfig, RunConfig
 from .context.windows import Window, WindowSize, cut_windows
 from .contigs import contig_key
-from .dosage.quality import R2Table, SampleQuality
+from .dosage.quality import SampleQuality
 from .dosage.stitch import StitchConfig, stitch
+from .engine.base import Engine
 from .engine.select import make_engine
 from .errors import InputError
 from .panel.align import Match, Mending
-from .panel.builds import build_of
 from .panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
 from .panel.panel import CompiledPanel, Panel, open_panel
+from .panel.ploidy import Stretch, by_stretch, stretches
 from .panel.site_report import SiteReport
-from .phasing.phase import phase_contigs, phase_targets
-from .types import Dosages, Haplotypes, Sites, Targets
+from .phasing.phase import phase_stretches, phase_targets
+from .resuming import Kept
+from .summary import Summary, check_overlap, other_build
+from .types import Dosages, Haplotypes, Sites, Targets, present
 from .vcf.phased import write_phased
 from .vcf.read import TargetFile, read_targets
 from .vcf.records import clip
@@ -34,33 +36,8 @@ from .vcf.write import VariantWriter
 
 log = logging.getLogger(__name__)
 
-# Of all target sites, so many that are spelled differently are a fault of the file.
-MANY = 0.01
 # Phases of sites further away do not matter.
 PHASING_FLANK_CM = 2.0
-
-
-@dataclass
-class Summary:
-    """What a run did. windows, bare: windows, and those without a typed site; typed: sites that the windows were
-    imputed from, flanks and all; kinds: target sites by ``Match``; written, imputed: records; filled: target sites
-    with missing genotypes that were imputed."""
-
-    panel_sites: int = 0
-    windows: int = 0
-    bare: int = 0
-    typed: int = 0
-    target_sites: int = 0
-    kinds: Counter = field(default_factory=Counter)
-    written: int = 0
-    imputed: int = 0
-    filled: int = 0
-    r2: R2Table = field(default_factory=R2Table)
-
-    @property
-    def used(self) -> int:
-        """Target sites that were imputed from."""
-        return sum(count for kind, count in self.kinds.items() if kind.done != "excluded")
 
 
 def run(config: RunConfig, progress: Callable[[float], None] = lambda share: None) -> Summary:
@@ -68,27 +45,58 @@ def run(config: RunConfig, progress: Callable[[float], None] = lambda share: Non
 
     progress: called with the share done, by target sites. Raises InputError or ConfigError; then no output is left.
     """
+    with Kept(config) if config.resume else contextlib.nullcontext() as kept:
+        return _run(replace(config, **kept.estimates) if kept else config, kept, progress)
+
+
+def _run(config: RunConfig, kept: Kept | None, progress: Callable[[float], None]) -> Summary:
     engine = make_engine(config)
-    panel, genetic_map, region, targets = _open(config, config.flank_cm, config.phase == "auto")
-    targets = _phased(config, panel, targets, genetic_map)
+    panel, genetic_map, region, targets, parts = _open(config, config.flank_cm, config.phase == "auto")
+    parts = _phased(config, panel, targets, parts, genetic_map)
     summary = Summary()
     stitching = StitchConfig(config.keep_typed, config.all_typed_sites, config.min_r2)
     quality = SampleQuality(targets.samples) if config.sample_quality else None
     chunks, contigs = _contigs(panel)
     reporting = SiteReport(config.report, config.overwrite) if config.report else contextlib.nullcontext()
-    with reporting as report, _writers(config, targets.samples, contigs) as write:
-        for window, contig in _windows(chunks, targets, genetic_map, region, config, summary, report):
-            done = _progress_from(summary, targets, window, progress)
-            p = engine.impute(window, done)
-            for dosages in stitch(window, p, engine.error_rate, contig, stitching, quality):
-                write(dosages)
+    with reporting as report, _writers(config, targets.samples, contigs, kept) as outputs:
+        done = _restore(kept, outputs, summary, quality) if kept else 0
+        windows = _windows(panel, chunks, parts, genetic_map, region, config, summary, report)
+        for window, part in islice(windows, done, None):
+            p = engine.impute(window, _progress_from(summary, targets, window, progress))
+            for dosages in stitch(window, p, engine.error_rate, part, stitching, quality):
+                _write(outputs, dosages, config)
                 _count(summary, dosages)
-        _check_overlap(config, summary, panel, targets)
-        if quality:
-            quality.write(config.sample_quality)
+            if kept:
+                _keep(kept, outputs, engine, summary, quality)
+        check_overlap(config, summary, panel, targets)
+        # All that can fail comes before the first output has its name.
         if report:
             report.complete()
+        for output in outputs:
+            output.complete()
+        if quality:
+            quality.write(config.sample_quality)
     return summary
+
+
+def _keep(kept: Kept, outputs: list[VariantWriter], engine: Engine, summary: Summary, quality: SampleQuality | None):
+    """A window is finished."""
+    pieces = [output.end_piece() for output in outputs]
+    counts = {"written": summary.written, "imputed": summary.imputed, "filled": summary.filled, "r2": summary.r2.sums}
+    counts |= {"quality": quality.sums if quality else None, "last": outputs[0].last_position, "pieces": pieces}
+    kept.finished(engine.estimates, counts)
+
+
+def _restore(kept: Kept, outputs: list[VariantWriter], summary: Summary, quality: SampleQuality | None) -> int:
+    """Counts go on from where the last run stopped; returns how many windows it had finished."""
+    if counts := kept.counts:
+        summary.written, summary.imputed, summary.filled = (counts[name] for name in ("written", "imputed", "filled"))
+        summary.r2.sums = counts["r2"]
+        if quality:
+            quality.sums = counts["quality"]
+        for output in outputs:
+            output.reach(counts["last"])
+    return kept.windows
 
 
 def phase(config: PhaseConfig, progress: Callable[[float], None] = lambda share: None) -> int:
@@ -96,20 +104,22 @@ def phase(config: PhaseConfig, progress: Callable[[float], None] = lambda share:
 
     progress: called with the share done. Raises InputError or ConfigError; then no output is left.
     """
-    panel, genetic_map, region, targets = _open(config, PHASING_FLANK_CM, True)
+    panel, genetic_map, region, targets, wanted = _open(config, PHASING_FLANK_CM, True)
     mending = Mending(config.fix_strand, config.swap_alleles)
-    phased = phase_contigs(panel, targets.by_contig, genetic_map, config.threads, config.ne, mending, progress)
+    phased = phase_stretches(panel, wanted, genetic_map, config.threads, config.ne, mending, progress)
     written = 0
 
-    def parts() -> Iterator[tuple[Sites, np.ndarray]]:
+    def parts() -> Iterator[tuple[Sites, np.ndarray, np.ndarray | None]]:
         nonlocal written
-        for _, part in phased:
+        for stretch, part in phased:
             inside = np.arange(len(part.sites))
             if region is not None:
                 end = np.inf if region.end is None else region.end
                 inside = np.flatnonzero((part.sites.pos >= region.start) & (part.sites.pos <= end))
             written += len(inside)
-            yield part.sites.take(inside), part.filled[:, :, inside].transpose(2, 0, 1).reshape(len(inside), -1)
+            codes = part.filled[:, :, inside].transpose(2, 0, 1).reshape(len(inside), -1)
+            ploidy = stretch.targets.ploidy
+            yield part.sites.take(inside), codes if ploidy is None else codes[:, present(ploidy)], ploidy
         if not written:
             raise InputError(
                 f"{targets.path}: no target site is in the panel {panel.path}; check that both use the same build"
@@ -122,8 +132,9 @@ def phase(config: PhaseConfig, progress: Callable[[float], None] = lambda share:
 
 def _open(
     config: RunConfig | PhaseConfig, flank_cm: float, unphased: bool
-) -> tuple[Panel, GeneticMap, Region | None, TargetFile]:
-    """The panel, the map and the targets, in the region with its flanks; tells of what looks wrong."""
+) -> tuple[Panel, GeneticMap, Region | None, TargetFile, dict[str, list[Stretch]]]:
+    """The panel, the map and the targets, in the region with its flanks, whole and by contig; tells of what looks
+    wrong."""
     keep, drop = _sample_list(config.samples), _sample_list(config.exclude_samples)
     panel = open_panel(config.ref, None, keep, drop, config.threads)
     genetic_map = _genetic_map(config, panel)
@@ -135,19 +146,29 @@ def _open(
         panel = open_panel(config.ref, wide, keep, drop, config.threads)
     targets = read_targets(config.target, wide, config.threads, unphased)
     _warn_of_shared_samples(panel, targets)
-    if builds := _other_build(panel, targets):
+    if builds := other_build(panel, targets):
         log.warning("%s", builds)
-    return panel, genetic_map, region, targets
+
+    def panel_of(contig: str) -> Panel:
+        # A region must have a contig that the panel is known to have; a compiled panel tells without being read.
+        if region or isinstance(panel, CompiledPanel) or not panel.contigs:
+            return panel
+        return open_panel(config.ref, Region(contig, 1, None), keep, drop, config.threads)
+
+    return panel, genetic_map, region, targets, stretches(panel, targets, panel_of)
 
 
-def _phased(config: RunConfig, panel: Panel, targets: TargetFile, genetic_map: GeneticMap) -> TargetFile:
+def _phased(
+    config: RunConfig, panel: Panel, targets: TargetFile, parts: dict[str, list[Stretch]], genetic_map: GeneticMap
+) -> dict[str, list[Stretch]]:
     """The targets with every heterozygote phased."""
-    unphased = sum(int(part.unphased.sum()) for part in targets.by_contig.values() if part.unphased is not None)
+    marks = (part.targets.unphased for contig in parts.values() for part in contig)
+    unphased = sum(int(mark.sum()) for mark in marks if mark is not None)
     if not unphased:
-        return targets
+        return parts
     log.info("phasing %d heterozygotes of %d targets (--phase never refuses them)", unphased, len(targets.samples))
     mending = Mending(config.fix_strand, config.swap_alleles)
-    return phase_targets(panel, targets, genetic_map, config.threads, config.ne, mending)
+    return phase_targets(panel, parts, genetic_map, config.threads, config.ne, mending)
 
 
 def _sample_list(path: Path | None) -> set[str] | None:
@@ -212,65 +233,80 @@ def _contigs(panel: Panel) -> tuple[Iterator[Haplotypes], list[tuple[str, int | 
 
 
 @contextlib.contextmanager
-def _writers(config: RunConfig, samples: tuple[str, ...], contigs) -> Iterator[Callable[[Dosages], None]]:
-    """Opens OUT and the sites-only file; both appear when all is well, neither when not."""
+def _writers(config: RunConfig, samples: tuple[str, ...], contigs, kept: Kept | None) -> Iterator[list[VariantWriter]]:
+    """Opens OUT and, if wanted, the sites-only file; both appear when all is well, neither when not."""
     with contextlib.ExitStack() as stack:
-        options = {"contigs": contigs, "threads": config.threads, "overwrite": config.overwrite}
-        out = stack.enter_context(VariantWriter(config.out, samples, formats=config.formats, **options))
-        sites = None
-        if config.sites_only:
-            sites = stack.enter_context(VariantWriter(config.sites_only, (), formats=(), **options))
-        named = {name for name, _ in contigs}
+        wanted = [("out", config.out, samples, config.formats)]
+        if config.sites_only is not None:
+            wanted.append(("sites", config.sites_only, (), ()))
+        sizes = kept.counts.get("pieces", [[] for _ in wanted]) if kept else []
+        pieces = [(kept.place(name), sizes[i]) if kept else None for i, (name, *_) in enumerate(wanted)]
+        options = {"threads": config.threads, "overwrite": config.overwrite}
+        yield [
+            stack.enter_context(VariantWriter(path, who, contigs, formats, **options, pieces=there))
+            for (_, path, who, formats), there in zip(wanted, pieces, strict=True)
+        ]
 
-        def write(dosages: Dosages) -> None:
-            if dosages.sites.contig not in named:
-                raise InputError(
-                    f"{config.ref}: contig {dosages.sites.contig} has no ##contig line; add it to the header"
-                )
-            out.write(dosages)
-            if sites:
-                sites.write(replace(dosages, p=dosages.p[:, :0]))
 
-        yield write
+def _write(outputs: list[VariantWriter], dosages: Dosages, config: RunConfig) -> None:
+    if not outputs[0].knows(dosages.sites.contig):
+        raise InputError(f"{config.ref}: contig {dosages.sites.contig} has no ##contig line; add it to the header")
+    for output, part in zip(outputs, (dosages, replace(dosages, p=dosages.p[:, :0])), strict=False):
+        output.write(part)
 
 
 def _windows(
+    panel: Panel,
     chunks: Iterable[Haplotypes],
-    targets: TargetFile,
+    parts: dict[str, list[Stretch]],
     genetic_map: GeneticMap,
     region: Region | None,
     config: RunConfig,
     summary: Summary,
     report: SiteReport | None,
 ) -> Iterator[tuple[Window, Targets]]:
-    """Every window that writes something, with the targets of its contig; counts and reports what goes by."""
-    by_key: dict[str, Targets] = {}
-    for name, part in targets.by_contig.items():
-        if (other := by_key.setdefault(contig_key(name), part)) is not part:
-            both = f"{other.sites.contig} and {name}"
-            raise InputError(f"{targets.path}: contigs {both} are one chromosome; rename or remove one of them")
+    """Every window that writes something, with the targets of its stretch; counts and reports what goes by."""
+    by_key = dict(parts)
     size, mending = WindowSize(config.core_cm, config.flank_cm), Mending(config.fix_strand, config.swap_alleles)
     for name, group in groupby(chunks, key=lambda chunk: chunk.sites.contig):
         contig = by_key.pop(contig_key(name), None)
         if contig is None:
             log.warning("contig %s of the panel has no target sites and is not imputed", name)
             continue
-        for window in cut_windows(_counted(group, summary), contig, genetic_map, size, mending):
-            window = _within(window, contig, region) if region else window
-            summary.target_sites += len(window.kind)
-            summary.kinds.update(Match(kind) for kind in window.kind)
-            if report:
-                report.add(contig.sites.slice(*window.span), window.kind, window.panel.sites)
-            if window.start >= window.stop:
-                continue
-            summary.windows += 1
-            summary.bare += len(window.typed) == 0
-            summary.typed += len(window.typed)
-            yield window, contig
+        pieces = by_stretch(panel, _counted(group, summary), contig)
+        bare = dict(enumerate(contig))
+        for i, part in groupby(pieces, key=lambda piece: piece[0]):
+            near = bare.pop(i).targets
+            for window in cut_windows((chunk for _, chunk in part), near, genetic_map, size, mending):
+                window = _within(window, near, region) if region else window
+                summary.target_sites += len(window.kind)
+                summary.kinds.update(Match(kind) for kind in window.kind)
+                if report:
+                    report.add(near.sites.slice(*window.span), window.kind, window.panel.sites)
+                if window.start >= window.stop:
+                    continue
+                summary.windows += 1
+                summary.bare += len(window.typed) == 0
+                summary.typed += len(window.typed)
+                yield window, near
+        for stretch in bare.values():
+            _pass_over(stretch.targets.sites, region, summary, report)
     for contig in by_key.values():
-        log.warning("contig %s of the targets (%d sites) is not in the panel", contig.sites.contig, len(contig.sites))
-        if report:
-            report.add_contig(contig.sites)
+        count = sum(len(part.targets.sites) for part in contig)
+        log.warning("contig %s of the targets (%d sites) is not in the panel", contig[0].contig, count)
+        for part in contig if report else ():
+            report.add_contig(part.targets.sites)
+
+
+def _pass_over(sites: Sites, region: Region | None, summary: Summary, report: SiteReport | None) -> None:
+    """Counts and reports targets in a stretch of a contig of which the panel has nothing."""
+    if region is not None:
+        end = np.inf if region.end is None else region.end
+        sites = sites.take(np.flatnonzero((sites.pos >= region.start) & (sites.pos <= end)))
+    summary.target_sites += len(sites)
+    summary.kinds[Match.NOT_IN_PANEL] += len(sites)
+    if report:
+        report.add(sites, np.full(len(sites), Match.NOT_IN_PANEL), sites.slice(0, 0))
 
 
 def _counted(chunks: Iterable[Haplotypes], summary: Summary) -> Iterator[Haplotypes]:
@@ -305,67 +341,3 @@ def _count(summary: Summary, dosages: Dosages) -> None:
     summary.imputed += int((dosages.imputed & ~dosages.typed).sum())
     summary.filled += int((dosages.imputed & dosages.typed).sum())
     summary.r2.add(dosages)
-
-
-def _check_overlap(config: RunConfig, summary: Summary, panel: Panel, targets: TargetFile) -> None:
-    """Raises InputError if not one target site was found in the panel; warns if few were."""
-    counts = ", ".join(f"{n} {kind.label}" for kind, n in sorted(summary.kinds.items()) if kind.done == "excluded")
-    builds = _other_build(panel, targets)
-    spelling = "" if builds else _other_spelling(config, summary)
-    if summary.windows == 0 and config.region is not None:
-        raise InputError(f"{panel.path}: no record in {config.region}; check --region")
-    if summary.typed == 0:
-        theirs = ", ".join(f"{name} ({s.pos[0]}-{s.pos[-1]})" for name, s in _spans(targets)) or "none"
-        ours = ", ".join(name for name, _ in panel.contigs) or "not named in its header"
-        raise InputError(
-            f"{targets.path}: no target site is in the panel {panel.path} (target contigs: {theirs}; panel contigs: "
-            f"{clip(ours, 60)}; {counts or 'no contig in common'}); "
-            f"{builds or spelling or 'check that both use the same genome build'}"
-        )
-    if summary.used < summary.target_sites / 2:
-        remedy = f"; {builds}" if builds else ""
-        log.warning(
-            "only %d of %d target sites are in the panel: %s%s", summary.used, summary.target_sites, counts, remedy
-        )
-    if spelling:
-        log.warning("%s", spelling)
-    if summary.kinds[Match.TAKEN]:
-        log.warning("%d %s", summary.kinds[Match.TAKEN], Match.TAKEN.label)
-    if summary.bare:
-        log.warning("%d of %d windows have no typed site: panel frequencies are written", summary.bare, summary.windows)
-
-
-def _other_build(panel: Panel, targets: TargetFile) -> str:
-    """What is wrong, and what to do, if the headers name two genome builds; "" if they do not."""
-    ours, theirs = build_of(panel.contigs), build_of(targets.contigs)
-    if ours is None or theirs is None or ours == theirs:
-        return ""
-    return (
-        f"by the contig lengths in their headers the targets ({targets.path}) are on {theirs} and the panel "
-        f"({panel.path}) is on {ours}: lift the targets over to {ours} (e.g. bcftools +liftover, CrossMap)"
-    )
-
-
-def _other_spelling(config: RunConfig, summary: Summary) -> str:
-    """What is wrong, and which options mend it, if many target sites are on the other strand or have REF and ALT
-    exchanged, and are not used; "" if not."""
-    kinds, total = summary.kinds, summary.target_sites
-    both = kinds[Match.FLIPPED_SWAPPED]
-    flipped = 0 if config.fix_strand else kinds[Match.FLIPPED] + both
-    swapped = 0 if config.swap_alleles else kinds[Match.SWAPPED] + both
-    # At positions that are in the panel by chance, as those of another build, most have other alleles.
-    if flipped + swapped <= kinds[Match.ALLELES_DIFFER]:
-        return ""
-    faults = [
-        (flipped, "are on the other strand", "--fix-strand"),
-        (swapped, "have REF and ALT exchanged", "--swap-alleles"),
-    ]
-    faults = [fault for fault in faults if fault[0] > MANY * total]
-    if not faults:
-        return ""
-    found = " and ".join(f"{count} {fault}" for count, fault, _ in faults)
-    return f"of {total} target sites, {found}, so they are not used: add {' '.join(option for *_, option in faults)}"
-
-
-def _spans(targets: TargetFile) -> list[tuple[str, Sites]]:
-    return [(name, part.sites) for name, part in targets.by_contig.items()][:5]

@@ -257,11 +257,10 @@ CALLS = {
     ("./.", "panel"): ("genotype ./. is missing", "fill it"),
     ("0/1", "panel"): ("genotype 0/1 is not phased", "phase the panel first"),
     ("0/0", "panel"): ("genotype 0/0 is not phased", "phase the panel first"),
-    ("1", "panel"): ("genotype 1 is not diploid", "bcftools"),
-    ("0|1|1", "panel"): ("genotype 0|1|1 is not diploid", "bcftools"),
+    ("0|1|1", "panel"): ("genotype 0|1|1 is neither diploid nor haploid", "bcftools"),
     ("0|9", "panel"): ("beyond the record's ALT", "make it again"),
     ("0/1", "chip"): ("genotype 0/1 is not phased", "phase the file first", "ref=PANEL", "SHAPEIT"),
-    ("1", "chip"): ("genotype 1 is not diploid", "bcftools"),
+    ("0|1|1", "chip"): ("genotype 0|1|1 is neither diploid nor haploid", "bcftools"),
     ("0|9", "chip"): ("beyond the record's ALT", "make it again"),
 }
 

@@ -73,16 +73,18 @@ CASES = [
     ("GT", "0|1", 1, 1, NAN),
     ("GT", "1/1", 2, 2, NAN),
     ("GT", "0|0", 0, 0, NAN),
-    ("GT", "1", 1, 1, NAN),
+    ("GT", "1", 2, 2, NAN),
     ("GT", "0", 0, 0, NAN),
     ("GT", ".", np.nan, -1, NAN),
     ("GT", ".|1", np.nan, -1, NAN),
     ("GT:DS", "./.:0.7", 0.7, -1, NAN),
     ("GT:DS", "0|1:.", np.nan, 1, NAN),
     ("DS", ".", np.nan, -1, NAN),
-    ("GT:DS:GP", "1:0.8:0.2,0.8", 0.8, 1, NAN),
-    ("GT:GP", "1:0.2,0.8", 1, 1, NAN),
-    ("GT:HDS", "1:0.8", 1, 1, NAN),
+    ("GT:DS", "1:0.8", 1.6, 2, NAN),
+    ("GT:DS:GP", "1:0.8:0.1,0.9", 1.6, 2, (0.1, 0, 0.9)),
+    ("GT:GP", "1:0.2,0.8", 1.6, 2, (0.2, 0, 0.8)),
+    ("GT:HDS", "0:0.3", 0.6, 0, (0.7, 0, 0.3)),
+    ("GT:AP1:AP2", "0:0.3:.", 0.6, 0, (0.7, 0, 0.3)),
 ]
 
 
@@ -178,7 +180,7 @@ def test_true_copies_come_with_alleles_phase_and_name(tmp_path):
     )
     found = list(GenotypeFile(path).copies(("S", "T", "U", "V")))
     assert [(key, copies.tolist(), name) for key, copies, _, name in found] == [
-        (("20", 10, "A", "C"), [1, 1, 1, -1], "rs1"),
+        (("20", 10, "A", "C"), [1, 1, 2, -1], "rs1"),
         (("20", 10, "A", "G"), [0, 1, 0, -1], "rs1"),
         (("20", 20, "AT", "A"), [2, 1, -1, 0], "."),
     ]
@@ -414,7 +416,7 @@ def panel_of(n_alts: tuple[int, ...], people: int = 30, contig: str = "20") -> t
     alts = [",".join("A" * (i + 2) for i in range(n)) for n in n_alts]
     n = len(n_alts)
     pos = np.arange(100, 100 + 10 * n, 10)
-    return Sites(contig, pos, [f"rs{i}" if i % 2 else "." for i in range(n)], ["A"] * n, alts), codes
+    return Sites(contig, pos, [f"rs{i}" if i % 2 else "." for i in range(n)], ["A"] * n, alts), codes, None
 
 
 def test_a_written_panel_is_read_again(tmp_path):
@@ -426,7 +428,7 @@ def test_a_written_panel_is_read_again(tmp_path):
     assert panel.samples == names and panel.contigs == [("20", 5000), ("21", None)]
     chunks = list(panel)
     assert [chunk.sites.contig for chunk in chunks] == ["20", "21"]
-    for chunk, (sites, codes) in zip(chunks, (first, second), strict=True):
+    for chunk, (sites, codes, _) in zip(chunks, (first, second), strict=True):
         for name in ("ids", "ref", "alt"):
             assert getattr(chunk.sites, name) == getattr(sites, name)
         assert (chunk.sites.pos == sites.pos).all()
@@ -439,10 +441,10 @@ def test_a_written_panel_is_read_again(tmp_path):
 
 
 def test_allele_counts_are_written(tmp_path):
-    sites, codes = panel_of((1, 2, 12, 1))
+    sites, codes, _ = panel_of((1, 2, 12, 1))
     codes[3] = 0
     path = tmp_path / "panel.vcf.gz"
-    write_phased(path, tuple(f"S{i}" for i in range(30)), [("20", None)], [(sites, codes)])
+    write_phased(path, tuple(f"S{i}" for i in range(30)), [("20", None)], [(sites, codes, None)])
     for row, alleles, alt in zip(read_rows(path), codes, sites.alt, strict=True):
         expected = [int((alleles == a + 1).sum()) for a in range(alt.count(",") + 1)]
         assert row.info == {"AC": ",".join(map(str, expected)), "AN": "60"}

@@ -77,6 +77,14 @@ def test_as_many_are_hidden_as_asked_for(asked, hidden):
     assert self_impute(Oracle(window, lambda alleles: alleles).impute, window, asked, seed=1).n == hidden
 
 
+def test_haploid_people_are_hidden_by_their_one_haplotype():
+    window = many_alleles()
+    window = replace(window, panel=replace(window.panel, ploidy=np.repeat([2, 1], [10, 20]).astype(np.int8)))
+    oracle = Oracle(window, lambda alleles: alleles)
+    assert self_impute(oracle.impute, window, 40, seed=1).n == 40
+    assert all(seen.panel.ploidy.sum() == seen.panel.k == 40 - seen.alleles.shape[1] for seen in oracle.seen)
+
+
 def test_sums_and_slope_are_the_regression(monkeypatch):
     monkeypatch.setattr(hidden, "UNPACKED_BYTES", 200)  # a few rows at a time
     window = many_alleles()

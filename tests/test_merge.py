@@ -20,23 +20,24 @@ from npimpute.vcf.lines import LineReader, LineWriter
 from npimpute.vcf.source import Source, open_source
 
 GROUPS = ([0, 1, 2], [3, 4], [5, 6, 7])
-COMPUTED = ("AF", "DR2", "R2", "INFO", "SP", "SPQ")
+COMPUTED = ("AF", "DR2", "R2", "INFO", "EXPR2", "SP", "SPQ", "SPPQ", "SPPPQ")
 HEAD = (
     "##fileformat=VCFv4.2\n##source=npimpute 1\n##contig=<ID=20,length=5000>\n"
     '##INFO=<ID=AF,Number=A,Type=Float,Description="x">\n##INFO=<ID=DR2,Number=A,Type=Float,Description="x">\n'
     '##INFO=<ID=R2,Number=A,Type=Float,Description="x">\n##INFO=<ID=INFO,Number=A,Type=Float,Description="x">\n'
-    '##INFO=<ID=ER2,Number=A,Type=Float,Description="x">\n##INFO=<ID=NH,Number=1,Type=Integer,Description="x">\n'
+    '##INFO=<ID=ER2,Number=A,Type=Float,Description="x">\n##INFO=<ID=EXPR2,Number=A,Type=Float,Description="x">\n'
+    '##INFO=<ID=NH,Number=1,Type=Integer,Description="x">\n'
     '##INFO=<ID=SP,Number=A,Type=Float,Description="x">\n##INFO=<ID=SPQ,Number=A,Type=Float,Description="x">\n'
+    '##INFO=<ID=SPPQ,Number=A,Type=Float,Description="x">\n##INFO=<ID=SPPPQ,Number=A,Type=Float,Description="x">\n'
     '##INFO=<ID=TYPED,Number=0,Type=Flag,Description="x">\n##INFO=<ID=IMP,Number=0,Type=Flag,Description="x">\n'
     '##INFO=<ID=VEP,Number=1,Type=String,Description="x">\n'
     '##FORMAT=<ID=GT,Number=1,Type=String,Description="x">\n##FORMAT=<ID=DS,Number=A,Type=Float,Description="x">\n'
 )
+SUMS = "NH=4;SP=1;SPQ=0.2;SPPQ=0.1;SPPPQ=0.05"
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT"
 
 
-def record(
-    pos: int, info: str = "NH=4;SP=1;SPQ=0.2;IMP", alt: str = "C", contig: str = "20", keys: str = "GT:DS"
-) -> str:
+def record(pos: int, info: str = f"{SUMS};IMP", alt: str = "C", contig: str = "20", keys: str = "GT:DS") -> str:
     """A record of two samples up to FORMAT, and the samples' values, which tell their place."""
     calls = "\t".join("0|1:1" if keys == "GT:DS" else "0|1" for _ in range(2))
     return f"{contig}\t{pos}\t.\tA\t{alt}\t.\tPASS\t{info}\t{keys}\t{calls}\n"
@@ -92,26 +93,30 @@ def split(path: Path, folder: Path, *borders: int, suffix: str = ".vcf") -> list
 
 
 def test_batches_are_what_one_run_writes(merged, whole):
-    """Byte for byte but for ER2, and the last digit of what follows from sums that were printed."""
+    """Byte for byte but for ER2, EXPR2 of typed sites, and the last digit of what follows from printed sums."""
     ours, theirs = text(merged).splitlines(), text(whole).splitlines()
     header = [line for line in theirs if line.startswith("#") and "ID=ER2," not in line]
     assert [line for line in ours if line.startswith("#")] == header
     differ, n = dict.fromkeys(COMPUTED, 0), 0
     for a, b in zip(read_rows(merged), read_rows(whole), strict=True):
-        b.info.pop("ER2", None)
+        for key in ("ER2", "EXPR2") if "TYPED" in b.info else ():
+            b.info.pop(key, None)
         assert list(a.info) == list(b.info)
         assert (a.contig, a.key, a.name, a.fields) == (b.contig, b.key, b.name, b.fields)
         assert all(a.info[key] == b.info[key] for key in a.info if key not in COMPUTED)
         n += len(a.floats("SP"))
-        for key in COMPUTED:
+        for key in set(COMPUTED) & set(a.info):
             differ[key] += int((a.floats(key) != b.floats(key)).sum())
         # NH is 16, so that 6 digits are 5 decimals at the most; each of four roundings moves them by half a unit.
         np.testing.assert_allclose(a.floats("SP"), b.floats("SP"), rtol=0, atol=2.001e-4)
         np.testing.assert_allclose(a.floats("AF"), b.floats("AF"), rtol=0, atol=2e-4 / 16)
         np.testing.assert_allclose(a.floats("DR2"), b.floats("DR2"), rtol=0, atol=0.002)
+        if "EXPR2" in a.info:
+            np.testing.assert_allclose(a.floats("EXPR2"), b.floats("EXPR2"), rtol=0, atol=0.002)
     assert n > 600
     assert differ["AF"] < 0.2 * n
     assert differ["DR2"] == differ["R2"] == differ["INFO"] < 0.02 * n
+    assert differ["EXPR2"] < 0.05 * n
 
 
 def test_quality_follows_from_the_printed_sums(batches, merged):
@@ -137,6 +142,41 @@ def test_quality_follows_from_the_printed_sums(batches, merged):
         typed += "TYPED" in row.info
         filled += any(imputed) and not all(imputed)
     assert min(multi, typed, filled) > 5
+
+
+def test_the_expected_r2_is_that_of_the_whole_run_within_the_printed_digits(batches, merged, whole):
+    """By the formula of the documentation, from sums that are each off by half a unit of their last digit at most."""
+
+    def by_formula(n, s, q, ppq, pppq):
+        m = s / n
+        a, b = s * (1 - m) - q, pppq - 2 * m * ppq + m**2 * q
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = (a**2 + b + 1e-4 * a) / (a * (a + q * (1 - 1 / n) + n * 1e-4))
+        return np.where((a > 1e-9) & (np.minimum(s, n - s) > 1e-6), np.clip(value, 0, 1), 0)
+
+    def half_unit(x):
+        return 0.5 * 10.0 ** (np.floor(np.log10(np.maximum(x, 1e-9))) - 5)
+
+    parts, seen, moved = [read_rows(path) for path in batches[".vcf.gz"]], 0, []
+    for row, one, *of in zip(read_rows(merged), read_rows(whole), *parts, strict=True):
+        if "TYPED" in row.info:
+            assert "EXPR2" not in row.info
+            continue
+        values = [[part.floats(key) for part in of] for key in ("SP", "SPQ", "SPPQ", "SPPPQ")]
+        sums = np.sum(values, axis=1)
+        expected = by_formula(16, *sums)
+        np.testing.assert_allclose(row.floats("EXPR2"), expected, rtol=0, atol=5.1e-5)
+        # How far it may move if every sum does, to either side.
+        error = [sum(half_unit(x) for x in part) for part in values]
+        reach = np.zeros_like(expected)
+        for i, e in enumerate(error):
+            for sign in (-1, 1):
+                shifted = [x + sign * e * (i == j) for j, x in enumerate(sums)]
+                reach[:] += np.abs(by_formula(16, *shifted) - expected)
+        assert (np.abs(row.floats("EXPR2") - one.floats("EXPR2")) <= 2 * reach + 1.01e-4).all()
+        moved += reach.tolist()
+        seen += len(expected)
+    assert seen > 400 and np.median(moved) < 1e-4
 
 
 def test_samples_come_in_the_given_order(batches, tmp_path):
@@ -246,24 +286,29 @@ def test_contigs_of_single_headers_are_sorted_as_numbers():
 def test_missing_values_other_keys_and_records_without_alt(tmp_path):
     a = save(
         tmp_path / "a.vcf", "S T",
-        record(5, "AF=.;DR2=.;R2=.;INFO=.;NH=0;SP=0;SPQ=0;TYPED"), record(6, "TYPED", alt="."), record(7, ".", alt="."),
-        record(8, "NH=3;SP=1.5;SPQ=0.25;TYPED;VEP=a"), record(9, "NH=0;SP=0;SPQ=0;TYPED"),
-        record(10, "AF=0;NH=4;SP=0.125,1;SPQ=0.1,0;IMP", alt="C,G"),
+        record(5, "AF=.;DR2=.;R2=.;INFO=.;NH=0;SP=0;SPQ=0;SPPQ=0;SPPPQ=0;TYPED"),
+        record(6, "TYPED", alt="."), record(7, ".", alt="."),
+        record(8, "NH=3;SP=1.5;SPQ=0.25;SPPQ=0.125;SPPPQ=0.0625;TYPED;VEP=a"),
+        record(9, "NH=0;SP=0;SPQ=0;SPPQ=0;SPPPQ=0;TYPED"),
+        record(10, "AF=0;NH=4;SP=0.125,1;SPQ=0.1,0;SPPQ=0.03,0;SPPPQ=0.01,0;IMP", alt="C,G"),
     )  # fmt: skip
     b = save(
         tmp_path / "b.vcf", "U V",
-        record(5, "NH=2;SP=1;SPQ=0;ER2=0.5;TYPED"), record(6, "TYPED", alt="."), record(7, ".", alt="."),
-        record(8, "VEP=a;TYPED;IMP;SPQ=0.25;NH=4;SP=2"), record(9, "NH=0;SP=0;SPQ=0;TYPED"),
-        record(10, "AF=0;NH=4;SP=0.375,1;SPQ=0.1,0;IMP", alt="C,G"),
+        record(5, "NH=2;SP=1;SPQ=0;SPPQ=0;SPPPQ=0;ER2=0.5;EXPR2=0.5;TYPED"),
+        record(6, "TYPED", alt="."), record(7, ".", alt="."),
+        record(8, "VEP=a;TYPED;IMP;SPPPQ=0.0625;SPQ=0.25;NH=4;SP=2;SPPQ=0.125"),
+        record(9, "NH=0;SP=0;SPQ=0;SPPQ=0;SPPPQ=0;TYPED"),
+        record(10, "AF=0;NH=4;SP=0.375,1;SPQ=0.1,0;SPPQ=0.03,0;SPPPQ=0.01,0;IMP", alt="C,G"),
     )  # fmt: skip
     merge([a, b], tmp_path / "out.vcf")
     assert [line.split("\t")[7] for line in text(tmp_path / "out.vcf").splitlines() if line[0] != "#"] == [
-        "AF=0.5;DR2=1;R2=1;INFO=1;NH=2;SP=1;SPQ=0;TYPED",
+        "AF=0.5;DR2=1;R2=1;INFO=1;NH=2;SP=1;SPQ=0;SPPQ=0;SPPPQ=0;TYPED",
         "TYPED",
         ".",
-        "AF=0.5;DR2=0.7143;R2=0.7143;INFO=0.7143;NH=7;SP=3.5;SPQ=0.5;TYPED;IMP;VEP=a",
-        "AF=.;DR2=.;R2=.;INFO=.;NH=0;SP=0;SPQ=0;TYPED",
-        "AF=0.0625,0.25;DR2=0.5733,1;R2=0.5733,1;INFO=0.5733,1;NH=8;SP=0.5,2;SPQ=0.2,0;IMP",
+        "AF=0.5;DR2=0.7143;R2=0.7143;INFO=0.7143;NH=7;SP=3.5;SPQ=0.5;SPPQ=0.25;SPPPQ=0.125;TYPED;IMP;VEP=a",
+        "AF=.;DR2=.;R2=.;INFO=.;NH=0;SP=0;SPQ=0;SPPQ=0;SPPPQ=0;TYPED",
+        "AF=0.0625,0.25;DR2=0.5733,1;R2=0.5733,1;INFO=0.5733,1;EXPR2=0.7159,0.9995;NH=8;SP=0.5,2;SPQ=0.2,0;"
+        "SPPQ=0.06,0;SPPPQ=0.02,0;IMP",
     ]
 
 
@@ -302,18 +347,27 @@ def other(old: str, new: str) -> dict:
 
 def refused_files():
     """name: samples and records of two files, options of the second's header, what the error tells."""
-    flag = record(9, "NH=4;SP=1;SPQ=0.2;TYPED")
+    flag = record(9, f"{SUMS};TYPED")
     yield "site", ONE, ("U V", record(5), record(8)), {}, ("20:9 A>C", "20:8 A>C", "same sites")
     yield "allele", ONE, ("U V", record(5), record(9, alt="G")), {}, ("20:9 A>C", "20:9 A>G")
     yield "shorter", ONE, ("U V", record(5)), {}, ("a.vcf has 20:9 A>C", "after the last record of", "b.vcf")
     yield "longer", ("S T",), TWO, {}, ("b.vcf has 20:5 A>C", "after the last record of", "a.vcf")
     yield "filter", ONE, ("U V", record(5), record(9).replace("PASS", "LOW")), {}, ("20:9 A>C: FILTER is PASS", "LOW")
     yield "typed", ONE, ("U V", record(5), flag), {}, ("20:9 A>C", "a.vcf", "b.vcf", "typed")
-    yield "no flag", ONE, ("U V", record(5), record(9, "NH=4;SP=1;SPQ=0.2")), {}, ("20:9 A>C", "a.vcf", "b.vcf")
-    yield "other key", ONE, ("U V", record(5), record(9, "NH=4;SP=1;SPQ=0.2;IMP;VEP=b")), {}, ("20:9", "INFO VEP")
-    for info in ("NH=4;SP=1;IMP", "NH=4;SP=1,2;SPQ=1,2;IMP", "NH=.;SP=1;SPQ=1;IMP", "NH=4;SP=1;SPQ=.;IMP"):
-        yield f"sums {info}", ONE, ("U V", record(5), record(9, info)), {}, ("b.vcf: 20:9 A>C", "NH, SP and SPQ")
+    yield "no flag", ONE, ("U V", record(5), record(9, SUMS)), {}, ("20:9 A>C", "a.vcf", "b.vcf")
+    yield "other key", ONE, ("U V", record(5), record(9, f"{SUMS};IMP;VEP=b")), {}, ("20:9", "INFO VEP")
+    for old, new in (
+        ("NH=4;", ""),
+        (";SPPPQ=0.05", ""),
+        ("SPQ=0.2", "SPQ=1,2"),
+        ("NH=4", "NH=."),
+        ("SPPQ=0.1", "SPPQ=."),
+    ):
+        bad = record(9, f"{SUMS};IMP".replace(old, new))
+        assert bad != record(9)
+        yield f"sums {old} {new}", ONE, ("U V", record(5), bad), {}, ("b.vcf: 20:9 A>C", "NH, SP, SPQ, SPPQ or SPPPQ")
     yield "no sums", ONE, TWO, other("ID=SPQ", "ID=XX"), ("b.vcf", "INFO SPQ", "npimpute run")
+    yield "no third sums", ONE, TWO, other("ID=SPPPQ", "ID=XX"), ("b.vcf", "INFO SPPPQ", "npimpute run")
     yield "format", ONE, TWO, other("ID=DS", "ID=GP"), ("FORMAT DS, GP", "a.vcf", "b.vcf")
     yield "keys", ONE, ("U V", record(5, keys="GT"), record(9)), {}, ("20:5 A>C: FORMAT is GT:DS", "GT in")
     yield "type", ONE, TWO, other("ID=AF,Number=A", "ID=AF,Number=1"), ("INFO AF", "A Float", "1 Float")

@@ -103,13 +103,13 @@ def test_a_negative_seed_is_refused(data, tmp_path):
 def test_a_file_that_appeared_meanwhile_is_not_replaced(data, tmp_path, monkeypatch):
     from npimpute import pipeline
 
-    out, check = tmp_path / "out.vcf.gz", pipeline._check_overlap
+    out, check = tmp_path / "out.vcf.gz", pipeline.check_overlap
 
     def another_run_ends(*args):
         out.write_text("theirs")
         check(*args)
 
-    monkeypatch.setattr(pipeline, "_check_overlap", another_run_ends)
+    monkeypatch.setattr(pipeline, "check_overlap", another_run_ends)
     with pytest.raises(InputError, match="exists already"):
         impute(data, out)
     assert out.read_text() == "theirs" and [path.name for path in tmp_path.iterdir()] == ["out.vcf.gz"]

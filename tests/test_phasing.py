@@ -13,8 +13,8 @@ from npimpute.errors import InputError
 from npimpute.panel.align import Mending
 from npimpute.panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
 from npimpute.panel.panel import open_panel
+from npimpute.panel.ploidy import stretches
 from npimpute.phasing import kernels, phase
-from npimpute.phasing.phase import phase_contigs, phase_targets
 from npimpute.types import Haplotypes, Sites, Targets
 from npimpute.vcf import source as source_module
 from npimpute.vcf.read import TargetFile, read_targets
@@ -418,6 +418,19 @@ def file_of(**by_contig):
     parts = {name[1:]: part for name, part in by_contig.items()}
     samples = next(iter(parts.values())).samples
     return TargetFile(Path("targets.vcf"), samples, [(name, None) for name in parts], parts)
+
+
+def phase_targets(panel, targets, *args, **options):
+    """``phase.phase_targets`` of a target file whose samples are diploid: every contig is one stretch."""
+    found = phase.phase_targets(panel, stretches(panel, targets, lambda name: panel), *args, **options)
+    return replace(targets, by_contig={stretch.contig: stretch.targets for (stretch,) in found.values()})
+
+
+def phase_contigs(panel, by_contig, *args, **options):
+    """Name and phased genotypes of every contig of diploid samples."""
+    parts = stretches(panel, file_of(**{f"c{name}": part for name, part in by_contig.items()}), lambda name: panel)
+    for stretch, found in phase.phase_stretches(panel, parts, *args, **options):
+        yield stretch.contig, found
 
 
 def errors(found, truth):
@@ -838,7 +851,7 @@ def test_contigs_are_phased_one_by_one_and_those_without_need_stay():
     assert (found.path, found.samples, found.contigs) == (file.path, file.samples, file.contigs)
     assert same_but_for_names(found.by_contig["19"].alleles, others.truth)
     np.testing.assert_array_equal(found.by_contig["20"].alleles, made.phased().alleles)
-    assert found.by_contig["21"] is file.by_contig["21"]
+    assert found.by_contig["21"].alleles is file.by_contig["21"].alleles
     lacking = found.by_contig["22"]
     np.testing.assert_array_equal(lacking.alleles, file.by_contig["22"].alleles)
     assert [part.unphased for part in found.by_contig.values()] == [None] * 4

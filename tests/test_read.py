@@ -260,8 +260,9 @@ BAD_RECORDS = {
     "half missing": (record(9, "0|1", "0|0", "0|."), ["20:9, sample C", "is missing"]),
     "unphased": (record(9, "0/1", "0|0", "0|0"), ["20:9, sample A", "0/1 is not phased", "Beagle", "SHAPEIT5"]),
     "unphased homozygote": (record(9, "0|1", "0|0", "0/0"), ["20:9, sample C", "not phased"]),
-    "haploid": (record(9, "0|1", "1", "0|0"), ["20:9, sample B", "1 is not diploid", "PAR"]),
-    "triploid": (record(9, "0|1", "0|0|1", "0|0"), ["20:9, sample B", "not diploid"]),
+    "haploid and missing": (record(9, "0|1", "1", "."), ["20:9, sample C", "is missing"]),
+    "haploid and beyond": (record(9, "0|1", "2", "0|0"), ["20:9, sample B", "genotype 2 ", "beyond"]),
+    "triploid": (record(9, "0|1", "0|0|1", "0|0"), ["20:9, sample B", "0|0|1 is neither diploid nor haploid"]),
     "allele too high": (record(9, "0|1", "0|0", "2|0"), ["20:9, sample C", "2|0", "beyond"]),
     "no GT": (record(9, "1", "0", "2", fmt="DS"), ["20:9", "GT"]),
     "backwards": (record(4, "0|1", "0|0", "0|0"), ["20:4", "after position 5", "bcftools sort"]),
@@ -355,6 +356,7 @@ def target_refusal(path):
 
 
 def test_targets(tmp_path):
+    """A haploid call has one allele and a place that is not there, but a missing one says nothing of ploidy."""
     text = header("AB", ("20", "chr21")) + record(5, "0|1", "2|0", alt="C,G", name="rs5") + record(6, "./.", ".")
     text += record(7, "0/0", ".|1") + record(7, "0|0", "0|.", alt=".") + record(3, "1/1", "1|0", contig="chr21")
     targets = read_targets(save(tmp_path / "t.vcf.gz", bgzf(text.encode())))
@@ -372,8 +374,8 @@ def test_targets(tmp_path):
 
 @pytest.mark.parametrize(("text", "words"), [
     (record(9, "0/0", "0/1"), ["20:9, sample B", "0/1 is not phased", "impute=false", "SHAPEIT5"]),
-    (record(9, "0|0", "1"), ["20:9, sample B", "1 is not diploid"]),
-    (record(9, "0|0", "0|1|1"), ["20:9, sample B", "not diploid"]),
+    (record(9, "0|0", "2"), ["20:9, sample B", "genotype 2 ", "beyond"]),
+    (record(9, "0|0", "0|1|1"), ["20:9, sample B", "0|1|1 is neither diploid nor haploid"]),
     (record(9, "0|0", "0|3"), ["20:9, sample B", "0|3", "beyond"]),
     (record(9, "1", "1", fmt="DS"), ["20:9", "GT"]),
     (record(4, "0|0", "0|1"), ["20:4", "after position 5"]),

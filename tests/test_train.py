@@ -39,13 +39,7 @@ LOOP = LoopConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_process_and_its_threads(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("torch_alone")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import EXAMPLES, alt_counts, expect_refusal, matrix, mosaic, r2, read_rows, run_forked, simulate
-from test_train import Killed, Lines, _one_process_and_its_threads, killed_after, lines, same_weights, weights
+from test_train import Killed, Lines, killed_after, lines, same_weights, weights
 
 from npimpute.config import RunConfig
 from npimpute.engine.checkpoint import WEIGHTS, load_config, save_model
@@ -24,7 +24,7 @@ from npimpute.train.run import TrainConfig, train
 from npimpute.train.state import METRICS, STATE
 from npimpute.train.validate import hold_out, validate
 
-__all__ = ["_one_process_and_its_threads"]
+pytestmark = pytest.mark.usefixtures("torch_alone")
 MODEL = CopyingConfig(size=8, flank=2, haplotypes=6, width=8, calibrate=30)
 LAYERED = replace(MODEL, layers=1)
 NAN = float("nan")

@@ -48,14 +48,16 @@ def dosages(sites: Sites, n: int, rng: np.random.Generator, missing: float = 0.0
         parts.append(np.where(rng.random(n) < missing, np.nan, alleles))
     p = np.concatenate(parts).astype(np.float32)
     wide = p.astype(np.float64)
-    n_hap, sum_p, sum_pq = (~np.isnan(wide)).sum(1), np.nansum(wide, 1), np.nansum(wide * (1 - wide), 1)
+    n_hap, sum_p = (~np.isnan(wide)).sum(1), np.nansum(wide, 1)
+    sum_pq, *more = (np.nansum(wide**i * (1 - wide), 1) for i in (1, 2, 3))
     with np.errstate(invalid="ignore", divide="ignore"):
         af = sum_p / n_hap
         dr2 = np.nan_to_num(1 - sum_pq / (sum_p - sum_p * af))
     typed = rng.random(len(sites)) < 0.4
     er2 = np.where(np.repeat(typed, sites.n_alt()), rng.random(len(p)), np.nan).astype(np.float32)
-    single = (x.astype(np.float32) for x in (af, dr2))
-    return Dosages(sites, p, typed, ~typed | (rng.random(len(sites)) < 0.2), *single, er2, n_hap, sum_p, sum_pq)
+    values = (*(x.astype(np.float32) for x in (af, dr2)), er2, rng.random(len(p)).astype(np.float32))
+    imputed = ~typed | (rng.random(len(sites)) < 0.2)
+    return Dosages(sites, p, typed, imputed, *values, n_hap, sum_p, sum_pq, *more)
 
 
 def example(repeats: int = 12, seed: int = 5, contig: str = "chr20", start: int = 1000) -> Dosages:
@@ -69,9 +71,7 @@ def example(repeats: int = 12, seed: int = 5, contig: str = "chr20", start: int 
 
 def cut(d: Dosages, start: int, stop: int) -> Dosages:
     rows = np.concatenate([[0], np.cumsum(d.sites.n_alt())])
-    site, row = slice(start, stop), slice(rows[start], rows[stop])
-    by_row = (a[row] for a in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq))
-    return Dosages(d.sites.slice(start, stop), d.p[row], d.typed[site], d.imputed[site], *by_row)
+    return d.take(slice(start, stop), slice(rows[start], rows[stop]), d.sites.slice(start, stop))
 
 
 def save(path: Path, *parts: Dosages, formats=ALL, **options) -> Path:
@@ -149,7 +149,8 @@ def test_every_field_reads_back(tmp_path, kind):
 def test_info(tmp_path, kind):
     d = example()
     rows = np.concatenate([[0], np.cumsum(d.sites.n_alt())])
-    wanted = {"AF": d.af, "DR2": d.dr2, "R2": d.dr2, "INFO": d.dr2, "SP": d.sum_p, "SPQ": d.sum_pq}
+    wanted = {"AF": d.af, "DR2": d.dr2, "R2": d.dr2, "INFO": d.dr2, "EXPR2": d.expected_r2}
+    wanted |= {"SP": d.sum_p, "SPQ": d.sum_pq, "SPPQ": d.sum_ppq, "SPPPQ": d.sum_pppq}
     with_er2 = 0
     for s, record in enumerate(records(save(tmp_path / f"out{kind}", d))):
         info = dict(record.INFO)
@@ -172,7 +173,9 @@ def test_info_text_and_order(tmp_path):
     sites = Sites("chr20", np.array([5, 9]), ["rs1", "."], ["A", "C"], ["G", "T,A"])
     p = np.array([[0.0, 0.5, 0.4996, 1.0], [0.25, 0, 0, 0], [0, 0, np.nan, 0]], np.float32)
     row = (np.array([0.4999004, 1e-6, 0.0]), np.array([0.61234, 0.5, np.nan]), np.array([0.98766, np.nan, np.nan]))
+    row += (np.array([0.75, 0.12346, np.nan]),)
     sums = (np.array([4, 4, 4]), np.array([1.9996, 0.25, 0.0]), np.array([1.49960016, 0.0625, 0.0]))
+    sums += (np.array([0.2512344, 1e-9, 0.0]), np.array([0.125, 0.5, 0.0]))
     d = Dosages(sites, p, np.array([True, True]), np.array([True, False]), *row, *sums)
     with VariantWriter(tmp_path / "out.vcf", ("a", "b"), CONTIGS, ("GT", "DS")) as out:
         out.write(d)
@@ -181,12 +184,12 @@ def test_info_text_and_order(tmp_path):
     assert "##contig=<ID=chr20,length=64444167>" in lines
     assert lines[-3:-2] == ["#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\ta\tb"]
     assert lines[-2] == (
-        "chr20\t5\trs1\tA\tG\t.\tPASS\tAF=0.4999;DR2=0.6123;R2=0.6123;INFO=0.6123;ER2=0.9877;NH=4;SP=1.9996;"
-        "SPQ=1.4996;TYPED;IMP\tGT:DS\t0|1:0.5\t0|1:1.5"
+        "chr20\t5\trs1\tA\tG\t.\tPASS\tAF=0.4999;DR2=0.6123;R2=0.6123;INFO=0.6123;ER2=0.9877;EXPR2=0.75;NH=4;"
+        "SP=1.9996;SPQ=1.4996;SPPQ=0.251234;SPPPQ=0.125;TYPED;IMP\tGT:DS\t0|1:0.5\t0|1:1.5"
     )
     assert lines[-1] == (
-        "chr20\t9\t.\tC\tT,A\t.\tPASS\tAF=0.000001,0;DR2=0.5,.;R2=0.5,.;INFO=0.5,.;NH=4;SP=0.25,0;SPQ=0.0625,0;"
-        "TYPED\tGT:DS\t0|0:0.25,0\t.|0:0,."
+        "chr20\t9\t.\tC\tT,A\t.\tPASS\tAF=0.000001,0;DR2=0.5,.;R2=0.5,.;INFO=0.5,.;EXPR2=0.1235,.;NH=4;SP=0.25,0;"
+        "SPQ=0.0625,0;SPPQ=1e-09,0;SPPPQ=0.5,0;TYPED\tGT:DS\t0|0:0.25,0\t.|0:0,."
     )
 
 

@@ -16,7 +16,7 @@ from ..contigs import contig_key
 from ..errors import InputError
 from ..outputs import file_errors
 from ..panel.genetic_map import GeneticMap
-from ..panel.panel import Panel, open_panel
+from ..panel.panel import Panel, all_diploid, open_panel
 from ..types import Haplotypes, Sites
 from ..vcf.phased import write_phased
 from ..vcf.records import clip
@@ -99,7 +99,7 @@ def make_dataset(
     names = list(rows.contigs.values())
     maps = write_maps(folder, genetic_map, names) if genetic_map is not None else None
     spans = [(name, *_span(rows, key)) for key, name in rows.contigs.items()]
-    return Dataset(folder, file, chip, maps, panel.k, sum(len(s) for s, _ in chip_parts), spans, truth)
+    return Dataset(folder, file, chip, maps, panel.k, sum(len(s) for s, *_ in chip_parts), spans, truth)
 
 
 def _check_apart(path: Path, samples: tuple[str, ...], panel: Panel) -> None:
@@ -132,9 +132,9 @@ def _survey(folder: Path, panel: Panel, as_it_is: bool, threads: int) -> tuple[P
     indexed = any(Path(f"{panel.path}{suffix}").exists() for suffix in (".tbi", ".csi"))
     as_it_is = as_it_is and indexed and panel.path.name.endswith(".vcf.gz")
     path = panel.path if as_it_is else folder / "panel.vcf.gz"
-    chunks = seen(panel)
+    chunks = seen(all_diploid(panel))
     if not as_it_is and not path.exists():
-        parts = ((chunk.sites, chunk.codes(np.arange(len(chunk.sites)))) for chunk in chunks)
+        parts = ((chunk.sites, chunk.codes(np.arange(len(chunk.sites))), None) for chunk in chunks)
         write_phased(path, panel.samples, _contigs(panel), parts, threads)
     for _ in chunks:
         pass
@@ -154,7 +154,7 @@ def _span(rows: PanelRows, contig: str) -> tuple[int, int]:
 
 def _of_panel(panel: Panel) -> Iterator[tuple[Key, np.ndarray, np.ndarray | None, str]]:
     """As ``GenotypeFile.copies``, of a panel's people."""
-    for chunk in panel:
+    for chunk in all_diploid(panel):
         yield from _of_chunk(chunk)
 
 
@@ -171,7 +171,7 @@ def _of_chunk(chunk: Haplotypes) -> Iterator[tuple[Key, np.ndarray, np.ndarray |
 
 
 def _read_truth(cast: Cast, found, samples: tuple[str, ...], rows: PanelRows, typed: dict[Key, int]):
-    """The truth, and the chip's records, contig by contig: (Sites, codes (s, 2N))."""
+    """The truth, and the chip's records, contig by contig, as ``write_phased`` takes them."""
     place = {key: i for i, key in enumerate(rows.keys)}
     wanted: dict[Key, int] = {}
     copies, at, chip = [], [], {}
@@ -214,12 +214,12 @@ def _check_phase(path: Path, key: Key, codes: np.ndarray, samples: tuple[str, ..
         )
 
 
-def _chip_parts(chip: dict, typed: dict[Key, int], rows: PanelRows) -> list[tuple[Sites, np.ndarray]]:
+def _chip_parts(chip: dict, typed: dict[Key, int], rows: PanelRows) -> list[tuple[Sites, np.ndarray, None]]:
     parts = []
     for contig, name in rows.contigs.items():
         keys = sorted((key for key in chip if key[0] == contig), key=typed.__getitem__)
         if keys:
             pos, ref, alt = (np.array([k[1] for k in keys]), [k[2] for k in keys], [k[3] for k in keys])
             sites = Sites(name, pos, [chip[k][0] for k in keys], ref, alt)
-            parts.append((sites, np.stack([chip[k][1] for k in keys])))
+            parts.append((sites, np.stack([chip[k][1] for k in keys]), None))
     return parts

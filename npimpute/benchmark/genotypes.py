@@ -1,7 +1,8 @@
 """Genotypes of any VCF or BCF by row, as comparisons need them: truth as copies, imputed ones with their probabilities.
 
-Axes: r rows (one per ALT allele), N people. A row is known by its key: contig (as ``contig_key`` has it), position, REF
-and ALT, so that files may split or join multi-allelic records as they like.
+Axes: r rows (one per ALT allele), N people. A haploid genotype counts as the homozygous one of its allele. A row is
+known by its key: contig (as ``contig_key`` has it), position, REF and ALT, so that files may split or join
+multi-allelic records as they like.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..vcf.source import open_source
 
 Key = tuple[str, int, str, str]
 # What programs call their own estimate of a row's r2.
-QUALITIES = ("DR2", "R2", "INFO")
+QUALITIES = ("EXPR2", "DR2", "R2", "INFO")
 BATCH = 1 << 18
 """Genotypes held at a time, about."""
 
@@ -93,19 +94,21 @@ class GenotypeFile:
         """Dosage, call, probabilities and quality of the record's chosen rows."""
         n_alt = len(record.ALT)
         fields = record.FORMAT or []
-        haploid = _haploid(record, fields, n_alt)
-        # Other widths are of haploid records, or nobody has a value.
-        gp = self._field(record, "GP", fields, (n_alt + 1) * (n_alt + 2) // 2)
-        ds = self._field(record, "DS", fields, n_alt)
         codes = self._codes(record) if "GT" in fields else None
-        if ds is None and haploid is None and gp is None and codes is None:
+        haploid = np.zeros(len(self.samples), np.bool_) if codes is None else codes[:, 1] == -2
+        pairs = _pairs(record, fields, n_alt, haploid)
+        # Other widths are of damaged records, or nobody has a value.
+        gp = self._field(record, "GP", fields, (n_alt + 1) if haploid.all() else (n_alt + 1) * (n_alt + 2) // 2)
+        ds = self._field(record, "DS", fields, n_alt)
+        if ds is None and pairs is None and gp is None and codes is None:
             raise InputError(
                 f"{self.path}: {record.CHROM}:{record.POS}: no DS, GP, HDS, AP1 or GT can be read; impute with one"
             )
         out = ([], [], [], [])
         for i, _ in chosen:
-            p = _of_allele(gp, n_alt, i + 1) if gp is not None else None if haploid is None else _diploid(haploid[i])
-            dosage = ds[:, i] if ds is not None else None if p is None else p[:, 1] + 2 * p[:, 2]
+            p = None if pairs is None else _of_pair(pairs[i], haploid)
+            p = p if gp is None else _of_allele(gp, n_alt, i + 1, haploid)
+            dosage = ds[:, i] * (1 + haploid) if ds is not None else None if p is None else p[:, 1] + 2 * p[:, 2]
             if codes is not None:
                 call = _copies(codes, i + 1)
             else:
@@ -178,28 +181,38 @@ def _name(key: Key) -> str:
 
 def _copies(codes: np.ndarray, allele: int) -> np.ndarray:
     """(N,) int8 copies of the allele, -1 where one is missing."""
-    alleles = codes[:, :2]
+    alleles = np.where(codes[:, 1:2] == -2, codes[:, :1], codes[:, :2])
     return np.where((alleles == -1).any(axis=1), -1, (alleles == allele).sum(axis=1)).astype(np.int8)
 
 
-def _haploid(record, fields: list[str], n_alt: int) -> np.ndarray | None:
-    """(n_alt, samples, 2) ALT probability of both haplotypes, from HDS or AP1 and AP2."""
+def _pairs(record, fields: list[str], n_alt: int, haploid: np.ndarray) -> np.ndarray | None:
+    """(n_alt, samples, 2) ALT probability of both haplotypes, from HDS or AP1 and AP2; of the samples that are
+    ``haploid`` (samples,) bool twice the same."""
     if "AP1" in fields and "AP2" in fields:
         pair = (record.format("AP1"), record.format("AP2"))
     elif "HDS" in fields:
         values = record.format("HDS")
+        if haploid.all() and values.shape[1] == n_alt:
+            values = np.concatenate([values, values], axis=1)
         if values.shape[1] != 2 * n_alt:
             return None
         pair = (values[:, :n_alt], values[:, n_alt:])
     else:
         return None
-    return np.stack([np.asarray(p, np.float32) for p in pair], axis=-1).transpose(1, 0, 2)
+    first, second = (np.asarray(p, np.float32) for p in pair)
+    return np.stack([first, np.where(haploid[:, None], first, second)], axis=-1).transpose(1, 0, 2)
 
 
-def _diploid(p: np.ndarray) -> np.ndarray:
-    """(N, 3) probabilities of 0, 1 and 2 copies. p: (N, 2)."""
+def _of_pair(p: np.ndarray, haploid: np.ndarray) -> np.ndarray:
+    """(N, 3) probabilities of 0, 1 and 2 copies. p: (N, 2). haploid: (N,) bool, whose two are one haplotype."""
     a, b = p[:, 0], p[:, 1]
-    return np.stack([(1 - a) * (1 - b), a * (1 - b) + b * (1 - a), a * b], axis=1)
+    two = np.stack([(1 - a) * (1 - b), a * (1 - b) + b * (1 - a), a * b], axis=1)
+    return np.where(haploid[:, None], _doubled(a), two)
+
+
+def _doubled(p: np.ndarray) -> np.ndarray:
+    """(N, 3): those of 0, 1 and 2 copies where the only haplotype has the allele with p (N,)."""
+    return np.stack([1 - p, np.where(np.isnan(p), p, 0), p], axis=1)
 
 
 @cache
@@ -209,12 +222,16 @@ def _copies_of_genotypes(n_alt: int, allele: int) -> np.ndarray:
     return np.array([(a == allele) + (b == allele) for a, b in pairs])
 
 
-def _of_allele(gp: np.ndarray, n_alt: int, allele: int) -> np.ndarray:
-    """(N, 3) probabilities of 0, 1 and 2 copies of the allele."""
-    if n_alt == 1:
+def _of_allele(gp: np.ndarray, n_alt: int, allele: int, haploid: np.ndarray) -> np.ndarray:
+    """(N, 3) probabilities of 0, 1 and 2 copies of the allele. haploid: (N,) bool, whose values are by allele."""
+    if n_alt == 1 and not haploid.any():
         return gp
+    one = _doubled(gp[:, allele])
+    if haploid.all():
+        return one
     copies = _copies_of_genotypes(n_alt, allele)
-    return np.stack([gp[:, copies == c].sum(axis=1) for c in range(3)], axis=1)
+    two = np.stack([gp[:, copies == c].sum(axis=1) for c in range(3)], axis=1)
+    return np.where(haploid[:, None], one, two)
 
 
 def _quality(record, i: int) -> float:

@@ -43,7 +43,7 @@ class Rows:
 
     dosage: (r, N) float32, NaN missing. truth, call: (r, N) int8, -1 missing. gp: (r, N, 3) float32, NaN missing.
     maf: (r,) float64, and alt_major: (r,) bool, ALT is the more frequent, both in the panel. snp: (r,) bool.
-    quality: (r,) float32, what the program says of itself (DR2, R2, INFO), NaN where nothing.
+    quality: (r,) float32, what the program says of itself (EXPR2, DR2, R2, INFO), NaN where nothing.
     """
 
     dosage: np.ndarray

@@ -42,6 +42,10 @@ AXES = {
     "panel": "haplotypes of the panel",
     "targets": "people imputed",
     "context": "panel haplotypes that the engine reads, k",
+    "columns_forward": "columns of the window; a forward pass, memory beyond that before it",
+    "columns_step": "columns of the window; a training step, memory beyond that before it",
+    "rows_forward": "rows of the window; a forward pass, memory beyond that before it",
+    "rows_step": "rows of the window; a training step, memory beyond that before it",
 }
 R2 = "pooled r² of dosages"
 
@@ -100,7 +104,12 @@ def calibration_figure(results: dict[str, Any]) -> Figure:
     panels = {
         "dosage": ("Dosages", "dosage, mean of a bin", "true copies, mean", 2),
         "probability": ("Genotype probabilities", "probability, mean of a bin", "share that is true", 1),
-        "quality": ("Quality (DR2, R2 or INFO)", "r² that the program expects, mean of a bin", "true r², mean", 1),
+        "quality": (
+            "Quality (EXPR2, DR2, R2 or INFO)",
+            "r² that the program expects, mean of a bin",
+            "true r², mean",
+            1,
+        ),
     }
     for ax, (name, (title, x, y, top)) in zip(axes, panels.items(), strict=True):
         ax.plot([0, top], [0, top], color="0.5", linewidth=1)

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import ConfigError
 from ..outputs import file_errors
 from ..panel.genetic_map import read_genetic_map
-from ..panel.panel import open_panel
+from ..panel.panel import all_diploid, open_panel
 from ..vcf.phased import write_phased
 from ..vcf.region import Region
 from .arrays import Array, read_array, thinned
@@ -225,6 +225,6 @@ def _simulated(config: ScalingConfig, genetic_map) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     settings = SimulationConfig(samples=config.simulate, length_mb=config.length_mb, populations=("CEU",))
     panel = simulate(settings, config.seed, genetic_map)
-    parts = ((chunk.sites, chunk.codes(np.arange(len(chunk.sites)))) for chunk in panel)
+    parts = ((chunk.sites, chunk.codes(np.arange(len(chunk.sites))), None) for chunk in all_diploid(panel))
     write_phased(path, panel.samples, panel.contigs, parts, config.threads)
     return path

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 
 import click
 
 from ..errors import ConfigError
-from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, Numbers, cores, set_up_log
+from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, LazyGroup, Numbers, all_of, cores, set_up_log
+
+_LAZY: dict[str, str] = {
+    "msa-cost": "Networks over DNA alignments: time and memory by columns and rows.",
+    "long-range": "Long-range models of DNA: loss against context, time and memory, labelled tables.",
+    "vep": "Scores of variants against labels: AUROC, AUPRC.",
+    "constraint": "Whether models tell constrained positions from others.",
+}
 
 
 class Words(click.ParamType):
@@ -69,12 +75,7 @@ DATA = (ARRAY, THIN, MAP, REGION)
 PROGRAMS = (ENGINES, RUNS, PEERS, PATHS)
 
 
-def _all(options):
-    """One decorator of several, in their order."""
-    return lambda function: functools.reduce(lambda done, option: option(done), reversed(options), function)
-
-
-@click.group("benchmark")
+@click.group("benchmark", cls=LazyGroup, lazy=_LAZY, prefix="benchmark_")
 def command():
     """Compare npimpute with other programs, on your data."""
 
@@ -84,8 +85,8 @@ def command():
 @click.option("--truth", type=PATH, help="True phased genotypes of people who are not in the panel.")
 @click.option("--targets", type=int, metavar="N", help="Instead: take N people out of the panel, at random.")
 @click.option("--folds", type=int, default=1, show_default=True, help="With --targets: so many times, other people.")
-@_all(DATA)
-@_all(PROGRAMS)
+@all_of(*DATA)
+@all_of(*PROGRAMS)
 @POPULATIONS
 @MAF_BINS
 @THREADS
@@ -113,8 +114,8 @@ def imputation(engines, runs, peers, paths, threads, **options):
 @click.option("--panel", type=PATH, help="Phased reference panel: VCF, VCF.gz, BCF or .npp.")
 @click.option("--simulate", type=int, metavar="N", help="Instead: simulate a panel of N people (msprime).")
 @click.option("--length-mb", type=float, default=5.0, show_default=True, help="Of the simulated region.")
-@_all(DATA)
-@_all(PROGRAMS)
+@all_of(*DATA)
+@all_of(*PROGRAMS)
 @click.option(
     "--panel-sizes", type=Numbers(int), default=(), metavar="LIST", help="People of the panel to impute from."
 )
@@ -172,7 +173,7 @@ def ablation(panels, tables, config_file, threads, **options):
     from ..benchmark.ablation import AblationConfig
     from ..benchmark.ablation import ablation as run
     from ..benchmark.report import ablation_text, write_report
-    from .train import settings
+    from .training import settings
 
     given = {} if tables is None else {"tables": tables}
     base = settings(config_file, (), {})

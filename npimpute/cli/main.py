@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib
 import os
 import shutil
 import signal
@@ -15,35 +14,26 @@ import click
 
 from .. import __version__
 from ..errors import NpimputeError
+from .options import LazyGroup
 
-# Subcommands are imported when they are used: --help must not wait for numba.
 _COMMANDS = {
     "run": "Impute target genotypes from a reference panel.",
     "phase": "Phase genotypes against a reference panel.",
     "panel": "Compile a reference panel, or describe a compiled one.",
     "merge": "Join outputs: batches of samples, or regions.",
     "train": "Train a network on reference panels, or on simulated ones.",
+    "dna": "Embed sequence, or score variants, with a long-range model of DNA.",
+    "msa": "Make a store of alignments of species, or describe one.",
+    "vep": "Score variants with a model of aligned genomes.",
     "benchmark": "Compare with other programs: accuracy, time, memory.",
     "concordance": "How good an imputed file is, where the truth is known.",
     "doctor": "Print what this machine will use.",
 }
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx):
-        return list(_COMMANDS)
-
-    def get_command(self, ctx, name):
-        if name not in _COMMANDS:
-            return None
-        return importlib.import_module(f".{name}", __package__).command
-
-    def format_commands(self, ctx, formatter):
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="npimpute")
 def cli():
     """Genotype imputation that reads the reference panel at inference time.
@@ -105,6 +95,8 @@ def main() -> None:
 def _left() -> str:
     """What a command that did not end leaves."""
     goes_on = {"train": "--resume goes on from the last saved step"}
+    if "--resume" in sys.argv:
+        goes_on["run"] = "the same command goes on with what is not done"
     goes_on["benchmark"] = "the same command goes on with what is not done"
     return goes_on.get("".join(sys.argv[1:2]), "nothing was written")
 

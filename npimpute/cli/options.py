@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import logging
 import os
 import sys
@@ -11,7 +13,39 @@ from pathlib import Path
 
 import click
 
+from ..errors import ConfigError
+
 PATH = click.Path(path_type=Path)
+
+
+def all_of(*options: Callable) -> Callable[[Callable], Callable]:
+    """One decorator of several options, in their order."""
+    return lambda function: functools.reduce(lambda done, option: option(done), reversed(options), function)
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when they are used: --help must not wait for numba.
+
+    lazy: what --help says of every one of them. NAME is ``command`` in the file NAME.py of this package, or
+    PREFIX_NAME.py where ``prefix`` is given; a dash in NAME is _ in the file's.
+    """
+
+    def __init__(self, *args, lazy: dict[str, str], prefix: str = "", **options):
+        super().__init__(*args, **options)
+        self._lazy, self._prefix = lazy, prefix
+
+    def list_commands(self, ctx):
+        return [*self.commands, *self._lazy]
+
+    def get_command(self, ctx, name):
+        if name not in self._lazy:
+            return super().get_command(ctx, name)
+        return importlib.import_module(f".{self._prefix}{name.replace('-', '_')}", __package__).command
+
+    def format_commands(self, ctx, formatter):
+        known = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(list((known | self._lazy).items()))
 
 
 class Numbers(click.ParamType):
@@ -53,6 +87,13 @@ def cores(threads: int | None) -> int:
     return len(os.sched_getaffinity(0)) if threads is None else threads
 
 
+def checked(threads: int) -> int:
+    """Raises ConfigError for less than one."""
+    if threads < 1:
+        raise ConfigError(f"--threads {threads}: at least one thread is needed")
+    return threads
+
+
 @contextlib.contextmanager
 def progress() -> Iterator[Callable[[float], None]]:
     """A bar on a terminal, and what moves it to a share done; the log goes above it."""
@@ -64,6 +105,6 @@ def progress() -> Iterator[Callable[[float], None]]:
         yield lambda share: bar.update(int(100 * share) - bar.n)
 
 
-def set_up_log() -> None:
-    """The log to stderr, from INFO."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(message)s", stream=sys.stderr, force=True)
+def set_up_log(level: int = logging.INFO) -> None:
+    """The log to stderr, from ``level``."""
+    logging.basicConfig(level=level, format="%(levelname).1s %(message)s", stream=sys.stderr, force=True)

@@ -46,6 +46,7 @@ def _describe(panel) -> None:
     for key in ("program", "version", "source", "sha256", "map"):
         click.echo(f"{key}\t{panel.metadata[key]}")
     click.echo(f"samples\t{len(panel.samples)}")
-    click.echo(f"haplotypes\t{panel.k}")
+    fewest = panel.fewest_haplotypes
+    click.echo(f"haplotypes\t{panel.k}" if fewest == panel.k else f"haplotypes\t{fewest} to {panel.k}")
     for contig, (sites, first, last) in panel.sites_by_contig.items():
         click.echo(f"contig\t{contig}\t{sites} sites\t{first}-{last}")

@@ -98,6 +98,11 @@ from .options import PATH, cores, progress
     help="Chooses the haplotypes that --ne and --err are estimated from, and those that --calibrate hides.",
 )
 @click.option("--log", type=PATH, help="Also add the log to this file.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Keep what is finished in OUT.unfinished until the run is done; the same command then goes on there.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace output files that exist.")
 def command(formats, threads, **options):
     """Impute every panel variant that the targets were not typed at."""

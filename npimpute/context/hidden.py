@@ -13,17 +13,13 @@ from .windows import Window
 UNPACKED_BYTES = 32 << 20
 
 
-def haplotypes_of(people: np.ndarray) -> np.ndarray:
-    """(2 p,) int64: both haplotypes of each of ``people`` (p,)."""
-    return np.stack([2 * people, 2 * people + 1], axis=1).ravel()
-
-
 def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     """The window without these people (int64) in its panel and with them as its targets, typed where the targets are.
 
     Returns it and the haplotypes (int64) of the panel that its targets are.
     """
-    columns, panel = haplotypes_of(people), window.panel
+    panel = window.panel
+    columns = panel.haplotypes_of(people)
     starts = panel.row_start()
     kept = np.delete(np.arange(panel.k), columns)
     parts = (panel.alleles(rows)[:, kept] for rows in row_parts(panel))
@@ -32,7 +28,8 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     for codes, site in zip(alleles, window.typed, strict=True):
         carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
         codes[:] = (carried * np.arange(1, len(carried) + 1)[:, None]).sum(axis=0)
-    return replace(window, panel=Haplotypes(panel.sites, bits, len(kept)), alleles=alleles), columns
+    ploidy = None if panel.ploidy is None else np.delete(panel.ploidy, people)
+    return replace(window, panel=Haplotypes(panel.sites, bits, len(kept), ploidy), alleles=alleles), columns
 
 
 def row_parts(panel: Haplotypes) -> Iterator[slice]:
@@ -53,7 +50,7 @@ def middle(window: Window, typed: int, sites: int) -> Window:
     rows = np.repeat(np.isin(np.arange(len(panel.sites)), take), np.diff(starts))
     return replace(
         window,
-        panel=Haplotypes(panel.sites.take(take), panel.bits[rows], panel.k),
+        panel=replace(panel, sites=panel.sites.take(take), bits=panel.bits[rows]),
         cm=window.cm[take],
         typed=np.searchsorted(take, chosen),
         alleles=window.alleles[first : first + typed],

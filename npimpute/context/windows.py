@@ -10,7 +10,7 @@ import numpy as np
 from ..panel.align import AS_WRITTEN, Mending
 from ..panel.genetic_map import GeneticMap
 from ..panel.strand import aligned
-from ..types import Haplotypes, Sites, Targets
+from ..types import Haplotypes, Targets
 
 # Bytes that one window may need for panel bits, dosages and the engine's tables, roughly.
 WINDOW_BYTES = 1 << 30
@@ -69,9 +69,7 @@ class _Buffer:
 
     def joined(self) -> tuple[Haplotypes, np.ndarray]:
         if len(self._chunks) > 1:
-            sites = Sites.concat([c.sites for c in self._chunks])
-            bits = np.concatenate([c.bits for c in self._chunks])
-            self._chunks = [Haplotypes(sites, bits, self._chunks[0].k)]
+            self._chunks = [Haplotypes.concat(self._chunks)]
             self._cm = [np.concatenate(self._cm)]
         return self._chunks[0], self._cm[0]
 
@@ -95,13 +93,8 @@ class _Buffer:
         """Drops what no later window needs, now that the sites before ``stop`` are written."""
         panel, cm = self.joined()
         flank = int(np.searchsorted(cm, cm[stop] - size.flank_cm, side="left"))
-        self._chunks, self._cm = [_part(panel, flank, len(cm))], [cm[flank:].copy()]
+        self._chunks, self._cm = [panel.slice(flank, len(cm))], [cm[flank:].copy()]
         self.written = stop - flank
-
-
-def _part(panel: Haplotypes, start: int, stop: int) -> Haplotypes:
-    rows = panel.row_start()
-    return Haplotypes(panel.sites.slice(start, stop), panel.bits[rows[start] : rows[stop]].copy(), panel.k)
 
 
 def cut_windows(
@@ -111,8 +104,8 @@ def cut_windows(
     size: WindowSize,
     mending: Mending = AS_WRITTEN,
 ) -> Iterator[Window]:
-    """Cuts one contig's panel chunks into windows. Where windows end depends on the panel's sites, the genetic map
-    and the numbers of haplotypes alone, never on how the chunks were cut.
+    """Cuts the panel chunks of a contig, or of a stretch where nobody's ploidy changes, into windows. Where windows end
+    depends on the panel's sites, the genetic map and the numbers of haplotypes alone, never on how the chunks were cut.
 
     mending: which targets are used that are not spelled as in the panel. What their strand is when alleles do not tell
     is decided in each window, flanks and all, by itself.
@@ -138,10 +131,10 @@ def _window(
 ) -> Window:
     panel, cm = buffer.joined()
     last = int(np.searchsorted(cm, cm[stop - 1] + size.flank_cm, side="right"))
-    panel, cm = _part(panel, 0, last), cm[:last]
+    panel, cm = panel.slice(0, last), cm[:last]
     first, end = np.searchsorted(targets.sites.pos, [panel.sites.pos[0], panel.sites.pos[-1] + 1])
     first, end = min(first, span[0]), max(end, span[1])
-    near = Targets(targets.sites.slice(first, end), targets.alleles[first:end], targets.samples)
+    near = targets.slice(first, end)
     alignment = aligned(panel, near, mending)
     alleles = near.alleles[alignment.target_index]
     codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)

@@ -1,7 +1,8 @@
 """The outputs of several runs to one: batches of samples side by side, regions one after the other.
 
-Batches are files of different samples at the same sites. FORMAT is copied; AF, DR2, R2 and INFO are computed anew from
-NH, SP and SPQ, which add up. Regions are files of the same samples. A batch may itself come in regions.
+Batches are files of different samples at the same sites. FORMAT is copied; AF, DR2, R2, INFO and, at untyped sites,
+EXPR2 are computed anew from NH and sums, which add up. Regions are files of the same samples. A batch may itself come
+in regions.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import numpy as np
 from ..errors import InputError
 from ..outputs import check_place
 from ..vcf.headers import contig_order, declared, merged_header
+from ..vcf.info import SUMS, info_words
 from ..vcf.lines import LineReader, LineWriter, Record
 from ..vcf.source import Source, open_source
-from ..vcf.write import file_kind, info_words
-from .quality import dr2
+from ..vcf.write import file_kind
+from .quality import dr2, expected_r2
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,9 @@ _MOST_THREADS = 64  # each holds blocks that wait
 
 _COLUMNS = ("CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
 _SITE = ("CHROM", "POS", "REF", "ALT")
-_SUMS = (b"NH", b"SP", b"SPQ")
-# What is computed, added, or, as ER2, neither.
-_OWN = {b"AF", b"DR2", b"R2", b"INFO", b"ER2", *_SUMS, b"TYPED", b"IMP", b"."}
+_SUMS = ("NH", *SUMS)
+# What is computed, added, or, as ER2 and at typed sites EXPR2, neither.
+_OWN = {b"AF", b"DR2", b"R2", b"INFO", b"ER2", b"EXPR2", *(key.encode() for key in _SUMS), b"TYPED", b"IMP", b"."}
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _batches(sources: list[Source]) -> list[Batch]:
 def _check_origin(sources: list[Source]) -> None:
     """Raises InputError where a header lacks what batches are merged by; warns of different programs."""
     for source in sources:
-        lacking = [key.decode() for key in _SUMS if key.decode() not in declared(source, "INFO")]
+        lacking = [key for key in _SUMS if key not in declared(source, "INFO")]
         if lacking:
             raise InputError(
                 f"{source.path}: has no INFO {', '.join(lacking)}: only outputs of npimpute run can be merged by sample"
@@ -168,52 +170,52 @@ _ALIKE = "batches need the same sites: impute them with the same panel and optio
 
 def _pasted(rows: list[tuple[Record, ...]]) -> list[bytes]:
     """The merged line of each record."""
-    n, sum_p, sum_pq = [], [], []
+    sums: list[list[float]] = [[] for _ in _SUMS]
     ends, tails = [0], []
     for row in rows:
         infos = [_parsed(record) for record in row]
         tails.append(_tail(row, infos))
         n_alt = 0 if row[0].fields[4] == b"." else row[0].fields[4].count(b",") + 1
         if n_alt:
-            sums = [_sums(record, info, n_alt) for record, info in zip(row, infos, strict=True)]
-            n += [sum(each[0] for each in sums)] * n_alt
-            sum_p += [sum(values) for values in zip(*(each[1] for each in sums), strict=True)]
-            sum_pq += [sum(values) for values in zip(*(each[2] for each in sums), strict=True)]
+            of_batches = [_sums(record, info, n_alt) for record, info in zip(row, infos, strict=True)]
+            for total, parts in zip(sums, zip(*of_batches, strict=True), strict=True):
+                total += [sum(values) for values in zip(*parts, strict=True)]
         ends.append(ends[-1] + n_alt)
-    words = _words(np.array(n, np.int64), np.array(sum_p), np.array(sum_pq))
+    words = _words(np.array(sums[0], np.int64), *map(np.array, sums[1:]))
     lines = []
     for row, start, stop, tail in zip(rows, ends, ends[1:], tails, strict=False):
         info = tail[1:] or b"."
         if stop > start:
-            values = (f"{key}={n[start] if key == 'NH' else ','.join(words[key][start:stop])}" for key in words)
+            keys = [key for key in words if not (key == "EXPR2" and b"TYPED" in tail.split(b";"))]
+            values = (f"{key}={','.join(words[key][start : start + 1 if key == 'NH' else stop])}" for key in keys)
             info = ";".join(values).encode() + tail
         lines.append(b"\t".join([*row[0].fields[:7], info, row[0].fields[8], *(record.fields[9] for record in row)]))
     return lines
 
 
-def _words(n: np.ndarray, sum_p: np.ndarray, sum_pq: np.ndarray) -> dict[str, list[str]]:
-    """INFO keys in the order of ``npimpute run``, with the text of each row's value, NH aside."""
+def _words(n: np.ndarray, *sums: np.ndarray) -> dict[str, list[str]]:
+    """INFO keys in the order of ``npimpute run``, with the text of each row's value."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        af = (sum_p / n).astype(np.float32)
-    quality = info_words("DR2", dr2(n, sum_p, sum_pq))
-    out = {"AF": info_words("AF", af), "DR2": quality, "R2": quality, "INFO": quality, "NH": []}
-    return out | {"SP": info_words("SP", sum_p), "SPQ": info_words("SPQ", sum_pq)}
+        af = (sums[0] / n).astype(np.float32)
+    quality = info_words("DR2", dr2(n, *sums[:2]))
+    out = {"AF": info_words("AF", af), "DR2": quality, "R2": quality, "INFO": quality}
+    out |= {"EXPR2": info_words("EXPR2", expected_r2(n, *sums)), "NH": [str(x) for x in n.tolist()]}
+    return out | {key: info_words(key, values) for key, values in zip(SUMS, sums, strict=True)}
 
 
 def _parsed(record: Record) -> dict[bytes, bytes]:
     return {key: value for key, _, value in (pair.partition(b"=") for pair in record.fields[7].split(b";"))}
 
 
-def _sums(record: Record, info: dict[bytes, bytes], n_alt: int) -> tuple[int, list[float], list[float]]:
-    """NH, SP and SPQ. Raises InputError unless they are there, with a value for each ALT allele."""
+def _sums(record: Record, info: dict[bytes, bytes], n_alt: int) -> list[list[float]]:
+    """NH and the sums, by ALT allele. Raises InputError unless they are there, with a value for each ALT allele."""
     try:
-        n = int(info[b"NH"])
-        sum_p, sum_pq = ([float(word) for word in info[key].split(b",")] for key in (b"SP", b"SPQ"))
-        if len(sum_p) == len(sum_pq) == n_alt:
-            return n, sum_p, sum_pq
+        sums = [[float(word) for word in info[key.encode()].split(b",")] for key in SUMS]
+        if all(len(values) == n_alt for values in sums):
+            return [[int(info[b"NH"])] * n_alt, *sums]
     except (KeyError, ValueError):
         pass
-    found = "INFO lacks NH, SP and SPQ with a value for each ALT allele"
+    found = f"INFO lacks {', '.join(_SUMS[:-1])} or {_SUMS[-1]} with a value for each ALT allele"
     raise InputError(f"{record.path}: {record.name}: {found}: only outputs of npimpute run can be merged by sample")
 
 

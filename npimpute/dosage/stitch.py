@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..context.windows import Window
 from ..panel.align import Match, is_used
-from ..types import Dosages, Sites, Targets
-from .quality import SampleQuality, dr2, er2
+from ..types import ROW_VALUES, Dosages, Sites, Targets
+from .quality import SampleQuality, dr2, er2, expected_r2, row_sums
 
 # Rows stitched at a time: enough for fast array code, few enough to stay small beside a window.
 CHUNK_ROWS = 8_192
@@ -45,7 +45,7 @@ def stitch(
         stop = int(np.searchsorted(rows, rows[start] + CHUNK_ROWS, side="left"))
         stop = min(max(stop, start + 1), window.stop)
         stop = int(np.searchsorted(window.panel.sites.pos, window.panel.sites.pos[stop - 1], side="right"))
-        dosages = _panel_sites(window, p, rows, start, stop, error_rate, config.keep_typed, quality)
+        dosages = _panel_sites(window, p, rows, start, stop, error_rate, config.keep_typed, quality, targets.ploidy)
         dosages = _well_imputed(dosages, config.min_r2)
         end = len(only) if stop == window.stop else np.searchsorted(
             targets.sites.pos[only], window.panel.sites.pos[stop - 1], side="right"
@@ -57,7 +57,7 @@ def stitch(
         start = stop
 
 
-def _panel_sites(window, p, rows, start, stop, error_rate, keep_typed, quality) -> Dosages:
+def _panel_sites(window, p, rows, start, stop, error_rate, keep_typed, quality, ploidy) -> Dosages:
     sites = window.panel.sites.slice(start, stop)
     chunk = np.ascontiguousarray(p[:, rows[start] : rows[stop]].T)
     typed = np.zeros(stop - start, bool)
@@ -66,6 +66,8 @@ def _panel_sites(window, p, rows, start, stop, error_rate, keep_typed, quality) 
     imputed = np.ones(stop - start, bool)
     typed_rows = np.flatnonzero(np.repeat(typed, np.diff(rows[start : stop + 1])))
     quality_er2 = np.full(len(chunk), np.nan, np.float32)
+    # Of typed sites too that of what was predicted, which is replaced by what was observed.
+    expected = expected_r2(*row_sums(chunk))
     if len(typed_rows):
         alleles = window.alleles[first:last]
         n_alt = np.diff(rows)[window.typed[first:last]]
@@ -73,14 +75,14 @@ def _panel_sites(window, p, rows, start, stop, error_rate, keep_typed, quality) 
         left_out = chunk[typed_rows]
         quality_er2[typed_rows] = er2(left_out, carried)
         if quality is not None:
-            quality.add_typed(left_out, carried)
+            quality.add_typed(left_out, carried, ploidy)
         known = carried if keep_typed else _posterior(left_out, alleles, n_alt, error_rate)
         chunk[typed_rows] = np.where(np.isnan(carried), left_out, known)
         if keep_typed:
             imputed[typed] = (alleles < 0).any(axis=1)
     if quality is not None:
-        quality.add_imputed(np.delete(chunk, typed_rows, axis=0) if len(typed_rows) else chunk)
-    return _dosages(sites, chunk, typed, imputed, quality_er2)
+        quality.add_imputed(np.delete(chunk, typed_rows, axis=0) if len(typed_rows) else chunk, ploidy)
+    return _dosages(sites, chunk, typed, imputed, quality_er2, expected, ploidy)
 
 
 def _carried(alleles: np.ndarray, n_alt: np.ndarray) -> np.ndarray:
@@ -106,15 +108,12 @@ def _posterior(left_out: np.ndarray, alleles: np.ndarray, n_alt: np.ndarray, err
     return (alt / total[site]).astype(np.float32)
 
 
-def _dosages(sites, p, typed, imputed, quality_er2) -> Dosages:
-    known = ~np.isnan(p)
-    filled = np.where(known, p, 0)
-    n = known.sum(axis=1)
-    sum_p = filled.sum(axis=1, dtype=np.float64)
-    sum_pq = np.einsum("ij,ij->i", filled, 1 - filled, dtype=np.float64)
+def _dosages(sites, p, typed, imputed, quality_er2, expected, ploidy) -> Dosages:
+    n, sum_p, sum_pq, *more = row_sums(p)
     with np.errstate(invalid="ignore"):
         af = (sum_p / n).astype(np.float32)
-    return Dosages(sites, p, typed, imputed, af, dr2(n, sum_p, sum_pq), quality_er2, n, sum_p, sum_pq)
+    quality = (dr2(n, sum_p, sum_pq), quality_er2, expected)
+    return Dosages(sites, p, typed, imputed, af, *quality, n, sum_p, sum_pq, *more, ploidy)
 
 
 def _target_only(window: Window, targets: Targets) -> np.ndarray:
@@ -131,7 +130,8 @@ def _observed(targets: Targets, index: np.ndarray) -> Dosages:
     sites = targets.sites.take(index)
     p = _carried(targets.alleles[index], sites.n_alt())
     nothing = np.full(len(p), np.nan, np.float32)
-    return _dosages(sites, p, np.ones(len(sites), bool), np.zeros(len(sites), bool), nothing)
+    flags = (np.ones(len(sites), bool), np.zeros(len(sites), bool))
+    return _dosages(sites, p, *flags, nothing, nothing, targets.ploidy)
 
 
 def _take(dosages: Dosages, index: np.ndarray) -> Dosages:
@@ -140,9 +140,7 @@ def _take(dosages: Dosages, index: np.ndarray) -> Dosages:
     starts = np.cumsum(n_alt) - n_alt
     rows = np.repeat(starts[index], n_alt[index])
     rows += np.arange(len(rows)) - np.repeat(np.cumsum(n_alt[index]) - n_alt[index], n_alt[index])
-    d = dosages
-    per_row = [values[rows] for values in (d.af, d.dr2, d.er2, d.n_hap, d.sum_p, d.sum_pq)]
-    return Dosages(d.sites.take(index), d.p[rows], d.typed[index], d.imputed[index], *per_row)
+    return dosages.take(index, rows, dosages.sites.take(index))
 
 
 def _well_imputed(dosages: Dosages, min_r2: float) -> Dosages:
@@ -157,7 +155,6 @@ def _well_imputed(dosages: Dosages, min_r2: float) -> Dosages:
 def _merged(a: Dosages, b: Dosages) -> Dosages:
     """Both, by position; at the same position ``a`` first."""
     order = np.argsort(np.concatenate([a.sites.pos, b.sites.pos]), kind="stable")
-    fields = ("typed", "imputed", "af", "dr2", "er2", "n_hap", "sum_p", "sum_pq")
-    joined = [np.concatenate([getattr(a, name), getattr(b, name)]) for name in fields]
-    both = Dosages(Sites.concat([a.sites, b.sites]), np.concatenate([a.p, b.p]), *joined)
-    return _take(both, order)
+    names = ("p", "typed", "imputed", *ROW_VALUES)
+    joined = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in names}
+    return _take(replace(a, sites=Sites.concat([a.sites, b.sites]), **joined), order)

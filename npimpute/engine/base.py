@@ -36,6 +36,11 @@ class Engine(Protocol):
 
     name: str
 
+    @property
+    def estimates(self) -> dict[str, float]:
+        """Those of ``RunConfig``'s ne and err that it was given or has estimated, by their names."""
+        ...
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """(n, r) float32: probability that each target haplotype carries each panel row's ALT allele.
 

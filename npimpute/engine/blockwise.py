@@ -35,6 +35,11 @@ class BlockEngine:
         self.error_rate = ERROR_RATE if error_rate is None else error_rate
         self._predictor, self._size = predictor, size
 
+    @property
+    def estimates(self) -> dict[str, float]:
+        """See ``Engine``."""
+        return {"err": self.error_rate}
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``; rows of the flanks, and all where no site is typed, get the panel's frequencies."""
         p = panel_frequencies(window)

@@ -23,6 +23,11 @@ class Calibrated:
     def error_rate(self) -> float:
         return self._engine.error_rate
 
+    @property
+    def estimates(self) -> dict[str, float]:
+        """See ``Engine``."""
+        return self._engine.estimates
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Typed rows are the engine's, and all where nobody can be hidden."""
         first, later = in_turn(progress, window.alleles.shape[1], self._haplotypes)

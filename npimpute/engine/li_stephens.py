@@ -45,6 +45,11 @@ class LiStephens:
     def ne(self) -> float:
         return self._ne if self._ne is not None else START_NE
 
+    @property
+    def estimates(self) -> dict[str, float]:
+        """See ``Engine``."""
+        return {name: value for name, value in (("ne", self._ne), ("err", self._err)) if value is not None}
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
         if len(window.typed) == 0:

@@ -41,12 +41,17 @@ def write_config(path: Path, config: NetworkConfig | CopyingConfig) -> None:
 
 def load_config(path: Path) -> NetworkConfig | CopyingConfig:
     """The settings of the model in directory ``path``. Raises InputError where there is none, or ConfigError."""
+    return model_config(read_settings(path), str(path / CONFIG))
+
+
+def read_settings(path: Path) -> dict:
+    """The settings of any model in directory ``path``, as plain values. Raises InputError."""
     found = _read_json(path / CONFIG)
     if found.pop("format", None) != FORMAT:
         raise InputError(f"{path / CONFIG}: not the settings of a model that 'npimpute train' made")
     if (version := found.pop("version", None)) != FORMAT_VERSION:
         raise InputError(f"{path / CONFIG}: model of format version {version}, not {FORMAT_VERSION}; train it again")
-    return model_config(found, str(path / CONFIG))
+    return found
 
 
 def model_config(found: dict, what: str) -> NetworkConfig | CopyingConfig:

@@ -76,6 +76,11 @@ class NPSSMEngine:
     def error_rate(self) -> float:
         return self._li_stephens.error_rate
 
+    @property
+    def estimates(self) -> dict[str, float]:
+        """See ``Engine``."""
+        return self._li_stephens.estimates
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``."""
         if len(window.typed) == 0:

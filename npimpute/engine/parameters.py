@@ -87,7 +87,7 @@ def _hidden_loss(
     window: Window, targets: _Fit, err: float, threads: int, rng: np.random.Generator
 ) -> Callable[[float], float] | None:
     """Error of hidden people at untyped rows, as a function of Ne; None where they do not stand for the targets."""
-    people = window.panel.k // 2
+    people = window.panel.people
     if people < FOLDS:
         return None
     part = middle(window, NE_TYPED, NE_SITES)

@@ -88,9 +88,9 @@ def self_impute(
     Without a typed site, or with one person in the panel, or for no haplotypes, nobody is hidden.
     """
     sums = SelfImputed(len(window.panel.bits))
-    if len(window.typed) == 0 or window.panel.k < 4 or haplotypes == 0:
+    if len(window.typed) == 0 or window.panel.people < 2 or haplotypes == 0:
         return sums
-    turns = _turns(window.panel.k // 2, haplotypes // 2, seed)
+    turns = _turns(window.panel.people, haplotypes * window.panel.people // window.panel.k, seed)
     for done, people in enumerate(turns, 1):
         part, columns = hide(window, people)
         p = impute(part)

@@ -2,8 +2,9 @@
 
 A compiled panel is one safetensors file. The tensors ``bits``, ``pos``, ``ids``, ``ref`` and ``alt`` (strings one
 after the other) with ``ids_end``, ``ref_end`` and ``alt_end``, ``n_alt``, ``samples``, ``contigs`` (JSON) and, where
-it was compiled with a genetic map, ``cm``; ``bits_crc32`` and the metadata hold checksums, and the metadata tell the
-source and the format's version.
+it was compiled with a genetic map, ``cm``; where samples are haploid somewhere, ``ploidy`` (one for each stretch and
+sample) and ``ploidy_start`` (the first site of each stretch); ``bits_crc32`` and the metadata hold checksums, and the
+metadata tell the source and the format's version.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -23,13 +25,15 @@ from .. import __version__
 from ..contigs import contig_key
 from ..errors import ConfigError, InputError
 from ..outputs import check_place, file_errors, temporary
-from ..types import Haplotypes, Sites
+from ..types import Haplotypes, Sites, same_ploidy
 from ..vcf.read import open_panel_vcf
 from ..vcf.records import Selection
 from ..vcf.region import Region
 from .genetic_map import GeneticMap
 
 FORMAT, FORMAT_VERSION = "npimpute-panel", 1
+# With haploid samples; what reads only the first version must not take it for diploid.
+HAPLOID_VERSION = 2
 CHUNK_BYTES = 4 << 20
 # Rows under one checksum: read together, so that damage is seen without reading the whole file.
 CHECKED_ROWS = 1024
@@ -41,7 +45,8 @@ _TEXTS = ("ids", "ref", "alt")
 class Panel(Protocol):
     """A phased reference panel that can be iterated, chunk by chunk of one contig each, in file order.
 
-    samples: those in use; k: their haplotypes; contigs: (name, length in bp or None).
+    samples: those in use; k: their haplotypes, where all are diploid; contigs: (name, length in bp or None). A chunk
+    ends where the ploidy of a sample changes.
     """
 
     path: Path
@@ -63,6 +68,16 @@ def open_panel(
     if is_compiled(path):
         return CompiledPanel(path, region, keep_samples, drop_samples)
     return open_panel_vcf(path, region, keep_samples, drop_samples, threads)
+
+
+def all_diploid(panel: Panel) -> Iterator[Haplotypes]:
+    """The panel's chunks. Raises InputError where a sample is haploid."""
+    for chunk in panel:
+        if chunk.ploidy is not None:
+            where, name = f"{chunk.sites.contig}:{chunk.sites.pos[0]}", panel.samples[np.argmin(chunk.ploidy)]
+            raise InputError(f"{panel.path}: {where}, sample {name}: is haploid, which only 'run', 'phase' and 'panel' "
+                             "take; leave this part out (--region, bcftools view)")  # fmt: skip
+        yield chunk
 
 
 def is_compiled(path: Path) -> bool:
@@ -106,6 +121,7 @@ class CompiledPanel:
         self.k = self._selection.k
         self._region = region
         self._pos = self._tensors.get_tensor("pos")
+        self._stretches = _Stretches.of(others, len(samples))
         self._rows = np.append(0, np.cumsum(self._tensors.get_tensor("n_alt").astype(np.int64)))
         self._ends = {name: self._tensors.get_tensor(f"{name}_end") for name in _TEXTS}
         if region is not None and not any(region.has_contig(contig.name) for contig in self._contigs):
@@ -117,6 +133,12 @@ class CompiledPanel:
         """For each contig how many sites it has, and the first and last position."""
         ends = ((c.name, c.start, c.stop) for c in self._contigs)
         return {name: (b - a, int(self._pos[a]), int(self._pos[b - 1])) for name, a, b in ends}
+
+    @property
+    def fewest_haplotypes(self) -> int:
+        """Those of the stretch where most are haploid."""
+        ploidies = self._stretches.ploidy[:, self._selection.chosen]
+        return min([self.k, *ploidies.sum(axis=1, dtype=np.int64).tolist()])
 
     @property
     def genetic_map(self) -> GeneticMap | None:
@@ -134,28 +156,41 @@ class CompiledPanel:
         return GeneticMap(str(self.path), points)
 
     def __iter__(self) -> Iterator[Haplotypes]:
+        step = max(1, CHUNK_BYTES // max(1, self._selection.row_bytes))
         for contig in self._contigs:
-            start, stop = contig.start, contig.stop
-            if self._region is not None:
-                if not self._region.has_contig(contig.name):
-                    continue
-                ends = (self._region.start, stop if self._region.end is None else self._region.end + 1)
-                start = contig.start + np.searchsorted(self._pos[contig.start : contig.stop], ends[0])
-                if self._region.end is not None:
-                    stop = contig.start + np.searchsorted(self._pos[contig.start : contig.stop], ends[1])
-            step = max(1, CHUNK_BYTES // max(1, self._selection.row_bytes))
-            for first in range(start, stop, step):
-                yield self._chunk(contig.name, first, min(first + step, stop))
+            for begin, end, ploidy in self._stretches.between(*self._inside(contig)):
+                for first in range(begin, end, step):
+                    yield self._chunk(contig.name, first, min(first + step, end), ploidy)
+
+    def ploidies(self, key: str) -> Iterator[tuple[int, int, np.ndarray | None]]:
+        """First and last position and ploidy of every stretch of the contig with this ``contig_key``."""
+        for contig in self._contigs:
+            if contig_key(contig.name) == key:
+                for begin, end, ploidy in self._stretches.between(*self._inside(contig)):
+                    ploidy = None if ploidy is None else ploidy[self._selection.chosen]
+                    haploid = ploidy is not None and (ploidy == 1).any()
+                    yield int(self._pos[begin]), int(self._pos[end - 1]), ploidy if haploid else None
+
+    def _inside(self, contig: _Contig) -> tuple[int, int]:
+        """The contig's first site in the region, and the one after its last."""
+        region, pos = self._region, self._pos[contig.start : contig.stop]
+        if region is None:
+            return contig.start, contig.stop
+        if not region.has_contig(contig.name):
+            return contig.start, contig.start
+        stop = len(pos) if region.end is None else int(np.searchsorted(pos, region.end + 1))
+        return contig.start + int(np.searchsorted(pos, region.start)), contig.start + stop
 
     def _text(self, name: str) -> str:
         return self._tensors.get_tensor(name).tobytes().decode()
 
-    def _chunk(self, contig: str, start: int, stop: int) -> Haplotypes:
+    def _chunk(self, contig: str, start: int, stop: int, ploidy: np.ndarray | None) -> Haplotypes:
         ids, ref, alt = (self._strings(name, start, stop) for name in _TEXTS)
-        bits = self._bits(int(self._rows[start]), int(self._rows[stop]))
-        if len(self._selection.chosen) < len(self._selection.samples):
-            bits = _select_samples(bits, self._selection)
-        return Haplotypes(Sites(contig, self._pos[start:stop], ids, ref, alt), bits, self.k)
+        bits, chosen = self._bits(int(self._rows[start]), int(self._rows[stop])), self._selection.chosen
+        sites = Sites(contig, self._pos[start:stop], ids, ref, alt)
+        if len(chosen) < len(self._selection.samples):
+            bits, ploidy = _select_samples(bits, self._selection), None if ploidy is None else ploidy[chosen]
+        return Haplotypes.of_pairs(sites, bits, ploidy, len(chosen))
 
     def _bits(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1, checked."""
@@ -174,6 +209,29 @@ class CompiledPanel:
         text = self._tensors.get_slice(name)[first : int(ends[stop - 1])].tobytes().decode()
         cuts = (ends[start:stop] - first).tolist()
         return [text[a:b] for a, b in zip([0, *cuts], cuts, strict=False)]
+
+
+@dataclass(frozen=True)
+class _Stretches:
+    """Where ploidies change. start: (x,) int64, the first site of each stretch; ploidy: (x, samples) int8."""
+
+    start: np.ndarray
+    ploidy: np.ndarray
+
+    @staticmethod
+    def of(tensors: dict[str, np.ndarray], samples: int) -> _Stretches:
+        none = np.zeros(0, np.uint8)
+        start = tensors.get("ploidy_start", np.zeros(0, np.int64))
+        return _Stretches(start, tensors.get("ploidy", none).astype(np.int8).reshape(len(start), samples))
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, int, np.ndarray | None]]:
+        """First site, the one after the last, and ploidy of every stretch of sites start..stop-1; None: diploid."""
+        if start >= stop:
+            return
+        cuts = [start, *(int(x) for x in self.start if start < x < stop), stop]
+        for begin, end in pairwise(cuts):
+            i = int(np.searchsorted(self.start, begin, side="right")) - 1
+            yield begin, end, self.ploidy[i] if i >= 0 else None
 
 
 def _select_samples(bits: np.ndarray, selection: Selection) -> np.ndarray:
@@ -206,9 +264,9 @@ def _metadata(tensors, path: Path) -> dict:
     } - set(tensors.keys())
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: not a compiled panel; give VCF, BCF or a file made by 'npimpute panel'")
-    if metadata.get("version") != str(FORMAT_VERSION):
-        found = metadata.get("version")
-        raise InputError(f"{path}: compiled panel of format version {found}, not {FORMAT_VERSION}; compile it again")
+    if (found := metadata.get("version")) not in (str(FORMAT_VERSION), str(HAPLOID_VERSION)):
+        known = f"{FORMAT_VERSION} or {HAPLOID_VERSION}"
+        raise InputError(f"{path}: compiled panel of format version {found}, not {known}; compile it again")
     if lost:
         raise InputError(f"{path}: the compiled panel lacks {', '.join(sorted(lost))}; compile it again")
     return metadata
@@ -235,13 +293,14 @@ def compile_panel(panel: Panel, out: Path, genetic_map: GeneticMap | None = None
 
 def _write_panel(panel: Panel, file, genetic_map: GeneticMap | None) -> None:
     file.write(b" " * HEADER_BYTES)
-    bits_shape, sites, checksums = _write_bits(panel, file)
+    bits_shape, sites, checksums, ploidy = _write_bits(panel, file)
     if not sites:
         raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to compile")
-    metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "program": f"npimpute {__version__}"}
+    version = HAPLOID_VERSION if ploidy else FORMAT_VERSION
+    metadata = {"format": FORMAT, "version": str(version), "program": f"npimpute {__version__}"}
     metadata |= {"source": panel.path.name, "sha256": _checksum(panel.path)}
     metadata["map"] = Path(genetic_map.source).name if genetic_map else "none"
-    tensors = _tensors(panel, sites, genetic_map) | {"bits_crc32": checksums}
+    tensors = _tensors(panel, sites, genetic_map) | ploidy | {"bits_crc32": checksums}
     metadata["crc32"] = str(_checksum_of(tensors))
     header = {"__metadata__": metadata}
     end = int(np.prod(bits_shape))
@@ -290,15 +349,25 @@ class _RowChecksums:
         return np.array([*self._done, self._crc] if self._rows else self._done, np.int64)
 
 
-def _write_bits(panel: Panel, file) -> tuple[list[int], list[Sites], np.ndarray]:
-    """Streams the haplotypes; returns their shape, the sites chunk by chunk, and the checksums of the rows."""
-    n_rows, sites, checksums = 0, [], _RowChecksums()
+def _write_bits(panel: Panel, file) -> tuple[list[int], list[Sites], np.ndarray, dict[str, np.ndarray]]:
+    """Streams the haplotypes, two columns a sample; returns their shape, the sites chunk by chunk, the checksums of the
+    rows, and, where samples are haploid, the tensors that say so."""
+    n_rows, n_sites, sites, checksums = 0, 0, [], _RowChecksums()
+    starts, ploidies, last = [], [], None
     for chunk in panel:
-        file.write(np.ascontiguousarray(chunk.bits).data)
-        checksums.add(chunk.bits)
-        n_rows += len(chunk.bits)
+        bits = chunk.pairs()
+        file.write(np.ascontiguousarray(bits).data)
+        checksums.add(bits)
+        if not same_ploidy(chunk.ploidy, last):
+            last = chunk.ploidy
+            starts.append(n_sites)
+            ploidies.append(np.full(len(panel.samples), 2) if last is None else last)
+        n_rows, n_sites = n_rows + len(bits), n_sites + len(chunk.sites)
         sites.append(chunk.sites)
-    return [n_rows, (panel.k + 7) // 8], sites, checksums.finished()
+    tensors = {}
+    if starts:
+        tensors = {"ploidy_start": np.array(starts, np.int64), "ploidy": np.concatenate(ploidies).astype(np.uint8)}
+    return [n_rows, (panel.k + 7) // 8], sites, checksums.finished(), tensors
 
 
 def _checksum_of(tensors: dict[str, np.ndarray]) -> int:

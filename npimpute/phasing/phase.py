@@ -7,20 +7,20 @@ panel (``kernels.search``), then, a few times over, improved given the panel and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
 from ..contigs import contig_key
-from ..errors import InputError
 from ..panel.align import AS_WRITTEN, Alignment, Mending
 from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel
+from ..panel.ploidy import Stretch, by_stretch
 from ..panel.strand import aligned
-from ..types import Haplotypes, Sites, Targets
-from ..vcf.read import TargetFile
+from ..types import Haplotypes, Sites, Targets, first_haplotypes, present
 from . import kernels
 
 # Few arrays err more often, and phases depend little on it, nor on Ne within a factor of two.
@@ -34,7 +34,7 @@ MOST_STATES, STRETCH = 1_200, 64
 
 @dataclass(frozen=True)
 class Phased:
-    """The typed sites of one contig that the panel has. sites: t of the panel. target_index: (t,) int64, their places
+    """The typed sites of one stretch that the panel has. sites: t of the panel. target_index: (t,) int64, their places
     among the targets' sites. turned: (t, N) bool, the genotype's two alleles have changed places. filled: (N, 2, t)
     int8, the haplotypes' alleles as the panel codes them, the likeliest where one is missing."""
 
@@ -47,12 +47,14 @@ class Phased:
 @dataclass(frozen=True)
 class _Window:
     """ref: (t, k) int8 codes of the panel. distance: (t,) float64, 4 Ne times Morgans from the site before. pairs:
-    (N, 2, t) int8, is_open: (N, t) bool, of each target as in ``kernels``."""
+    (N, 2, t) int8, is_open: (N, t) bool, of each target as in ``kernels``. copies: int64, of the 2N haplotypes those
+    that haploid targets have twice."""
 
     ref: np.ndarray
     distance: np.ndarray
     pairs: np.ndarray
     is_open: np.ndarray
+    copies: np.ndarray
 
     def anchored(self) -> np.ndarray:
         """(N,) bool: has a heterozygote whose phase is known."""
@@ -62,77 +64,86 @@ class _Window:
         """Sites start..stop-1."""
         part = slice(start, stop)
         pairs, is_open = self.pairs[:, :, part].copy(), self.is_open[:, part].copy()
-        return _Window(self.ref[part], self.distance[part], pairs, is_open)
+        return _Window(self.ref[part], self.distance[part], pairs, is_open, self.copies)
 
 
 def phase_targets(
     panel: Panel,
-    targets: TargetFile,
+    targets: dict[str, list[Stretch]],
     genetic_map: GeneticMap,
     threads: int,
     ne: float | None = None,
     mending: Mending = AS_WRITTEN,
     progress: Callable[[float], None] = lambda share: None,
-) -> TargetFile:
-    """The targets with every heterozygote phased that lies at a site of the panel; at other sites they keep the order
-    in which they are written. Phases that are known are kept.
+) -> dict[str, list[Stretch]]:
+    """The targets, by ``contig_key``, with every heterozygote phased that lies at a site of the panel; at other sites
+    they keep the order in which they are written. Phases that are known are kept.
 
     ne: 1e5 if not given. mending: see ``align``. progress: called with the share done. Raises InputError where the map
-    lacks a contig, or two contigs of the targets are one.
+    lacks a contig.
     """
-    unphased = {name: part for name, part in targets.by_contig.items() if part.unphased is not None}
-    done = targets.by_contig | {name: replace(part, unphased=None) for name, part in unphased.items()}
-    for name, phased in phase_contigs(panel, unphased, genetic_map, threads, ne, mending, progress):
-        alleles = unphased[name].alleles.copy()
-        pairs = alleles[phased.target_index].reshape(len(phased.sites), -1, 2)
-        pairs = np.where(phased.turned[..., None], pairs[..., ::-1], pairs)
-        alleles[phased.target_index] = pairs.reshape(len(pairs), -1)
-        done[name] = replace(unphased[name], alleles=alleles, unphased=None)
-    return replace(targets, by_contig=done)
-
-
-def phase_contigs(
-    panel: Panel,
-    targets: dict[str, Targets],
-    genetic_map: GeneticMap,
-    threads: int,
-    ne: float | None = None,
-    mending: Mending = AS_WRITTEN,
-    progress: Callable[[float], None] = lambda share: None,
-) -> Iterator[tuple[str, Phased]]:
-    """Name and phased genotypes of each contig that has sites in the panel. Arguments and errors as of
-    ``phase_targets``."""
-    names: dict[str, str] = {}
-    for name in targets:
-        if (other := names.setdefault(contig_key(name), name)) != name:
-            raise InputError(f"target contigs {other} and {name} are one chromosome; rename or remove one of them")
-    reference = _at_targets(panel, {key: targets[name] for key, name in names.items()})
-    for number, (key, part) in enumerate(reference.items()):
-        tell = lambda share, number=number: progress((number + share) / len(reference))  # noqa: E731
-        alignment = aligned(part, targets[names[key]], mending)
-        if len(alignment.target_index):
-            yield names[key], _phase_contig(part, targets[names[key]], alignment, genetic_map, threads, ne or NE, tell)
-
-
-def _at_targets(panel: Iterable[Haplotypes], wanted: dict[str, Targets]) -> dict[str, Haplotypes]:
-    """By ``contig_key``, the panel at the positions of the targets."""
-    parts: dict[str, list[Haplotypes]] = {}
-    for chunk in panel:
-        key = contig_key(chunk.sites.contig)
-        if key in wanted:
-            near = np.isin(chunk.sites.pos, wanted[key].sites.pos)
-            if near.any():
-                bits = chunk.bits[np.repeat(near, chunk.sites.n_alt())]
-                parts.setdefault(key, []).append(Haplotypes(chunk.sites.take(np.flatnonzero(near)), bits, chunk.k))
+    asked = {key: [_if_unphased(part) for part in contig] for key, contig in targets.items()}
+    phased = {(part.contig, part.start): done for part, done in
+              phase_stretches(panel, asked, genetic_map, threads, ne, mending, progress)}  # fmt: skip
     return {
-        key: Haplotypes(
-            Sites.concat([part.sites for part in found]), np.concatenate([part.bits for part in found]), found[0].k
-        )
-        for key, found in parts.items()
+        key: [_with_phase(part, phased.get((part.contig, part.start))) for part in contig]
+        for key, contig in targets.items()
     }
 
 
-def _phase_contig(
+def _if_unphased(part: Stretch) -> Stretch:
+    """The stretch, without its sites where nothing is to be phased."""
+    return part if part.targets.unphased is not None else replace(part, targets=part.targets.slice(0, 0))
+
+
+def _with_phase(part: Stretch, phased: Phased | None) -> Stretch:
+    """The stretch with the genotypes turned that are to be."""
+    targets = part.targets
+    if phased is None:
+        return replace(part, targets=replace(targets, unphased=None))
+    alleles = targets.alleles.copy()
+    first = first_haplotypes(targets.ploidy, alleles.shape[1])
+    site, sample = np.nonzero(phased.turned)
+    site, left = phased.target_index[site], first[sample]
+    alleles[site, left], alleles[site, left + 1] = alleles[site, left + 1], alleles[site, left]
+    return replace(part, targets=replace(targets, alleles=alleles, unphased=None))
+
+
+def phase_stretches(
+    panel: Panel,
+    targets: dict[str, list[Stretch]],
+    genetic_map: GeneticMap,
+    threads: int,
+    ne: float | None = None,
+    mending: Mending = AS_WRITTEN,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Iterator[tuple[Stretch, Phased]]:
+    """Each stretch that has sites in the panel, and its phased genotypes. Arguments and errors as of
+    ``phase_targets``."""
+    reference = _at_targets(panel, targets)
+    for number, (part, there) in enumerate(reference):
+        tell = lambda share, number=number: progress((number + share) / len(reference))  # noqa: E731
+        alignment = aligned(there, part.targets, mending)
+        if len(alignment.target_index):
+            yield part, _phase_stretch(there, part.targets, alignment, genetic_map, threads, ne or NE, tell)
+
+
+def _at_targets(panel: Panel, wanted: dict[str, list[Stretch]]) -> list[tuple[Stretch, Haplotypes]]:
+    """The panel at the positions of the targets, by stretch."""
+    found = []
+    for name, chunks in groupby(panel, key=lambda chunk: chunk.sites.contig):
+        parts: dict[int, list[Haplotypes]] = {}
+        contig = wanted.get(contig_key(name), [])
+        for i, piece in by_stretch(panel, chunks, contig):
+            near = np.isin(piece.sites.pos, contig[i].targets.sites.pos)
+            if near.any():
+                bits = piece.bits[np.repeat(near, piece.sites.n_alt())]
+                parts.setdefault(i, []).append(replace(piece, sites=piece.sites.take(np.flatnonzero(near)), bits=bits))
+        found += [(contig[i], Haplotypes.concat(pieces)) for i, pieces in parts.items()]
+    return found
+
+
+def _phase_stretch(
     panel: Haplotypes,
     targets: Targets,
     alignment: Alignment,
@@ -142,7 +153,7 @@ def _phase_contig(
     progress: Callable[[float], None],
 ) -> Phased:
     at, sites = alignment.target_index, panel.sites.take(alignment.panel_index)
-    alleles = targets.alleles[at]
+    alleles = _in_pairs(targets.alleles[at], targets.ploidy)
     codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)
     codes = np.where(alleles < 0, -1, codes).astype(np.int8)
     pairs = np.ascontiguousarray(codes.reshape(len(at), -1, 2).transpose(1, 2, 0))
@@ -153,10 +164,16 @@ def _phase_contig(
         pairs = np.where((pairs < 0).any(axis=1, keepdims=True), np.int8(-1), pairs)
     cm = genetic_map.to_cm(sites.contig, sites.pos)
     distance = 0.04 * ne * np.maximum(np.diff(cm, prepend=cm[:1]), 1e-7)
-    window = _Window(panel.codes(alignment.panel_index), distance, pairs, is_open)
+    copies = np.zeros(0, np.int64) if targets.ploidy is None else np.flatnonzero(~present(targets.ploidy))
+    window = _Window(panel.codes(alignment.panel_index), distance, pairs, is_open, copies)
     phased, filled = _phase_windows(window, threads, progress)
     turned = (phased != pairs).any(axis=1)
     return Phased(sites, at, turned.T, filled)
+
+
+def _in_pairs(alleles: np.ndarray, ploidy: np.ndarray | None) -> np.ndarray:
+    """(t, 2N) int8: two columns a target, of a haploid one twice the same. alleles: (t, n)."""
+    return alleles if ploidy is None else np.repeat(alleles, np.repeat(3 - ploidy, ploidy), axis=1)
 
 
 def _phase_windows(whole: _Window, threads: int, progress: Callable[[float], None]) -> tuple[np.ndarray, np.ndarray]:
@@ -197,13 +214,16 @@ def _phase_window(window: _Window, pool: ThreadPoolExecutor) -> tuple[np.ndarray
     list(pool.map(lambda i: _search(window, i), np.flatnonzero(window.is_open.any(axis=1))))
     filled = np.where(pairs < 0, _commonest(window.ref), pairs)
     busy = np.flatnonzero(window.is_open.any(axis=1) | (pairs < 0).any(axis=(1, 2)))
-    jump = _jumps(window.distance, k + 2 * (len(pairs) - 1))
+    jump = _jumps(window.distance, k + 2 * (len(pairs) - 1) - len(window.copies))
     for _ in range(ITERATIONS if len(busy) else 0):
         every = np.concatenate([window.ref, filled.transpose(2, 0, 1).reshape(n_sites, -1)], axis=1)
         order = _by_content(every)
-        own = np.argsort(order)[k:].reshape(-1, 2)
+        place = np.argsort(order)[k:]
+        own, copies = place.reshape(-1, 2), place[window.copies]
         every, after = every[:, order], (replace(window, pairs=pairs.copy()), filled.copy())
-        changes = sum(pool.map(lambda i, a=after, e=every, o=own: _improve(*a, e, o[i], jump, i), busy))
+        apart = [np.append(own[i], copies) for i in busy]
+        work = lambda i, apart, a=after, e=every: _improve(*a, e, apart, jump, i)  # noqa: E731
+        changes = sum(pool.map(work, busy, apart))
         pairs, filled = after[0].pairs, after[1]
         if not changes:
             break
@@ -219,7 +239,7 @@ def _search(window: _Window, i: int) -> None:
 
 
 def _improve(window: _Window, filled: np.ndarray, every: np.ndarray, own: np.ndarray, jump: np.ndarray, i: int) -> int:
-    """Improves target i in place given ``every`` (l, k + 2N), of which its ``own`` two columns are left out."""
+    """Improves target i in place given ``every`` (l, k + 2N) without the columns ``own``: its own, and copies."""
     is_open, pair = window.is_open[i], window.pairs[i]
     ref = _most_alike(every, pair, own)
     return kernels.improve(ref, jump, ERR, pair, is_open, _is_anchored(pair, is_open), filled[i])
@@ -240,7 +260,7 @@ def _by_content(every: np.ndarray) -> np.ndarray:
 
 
 def _most_alike(every: np.ndarray, pair: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """(l, c) int8: columns of ``every`` (l, k) but the target's ``own``: all, or the ``MOST_STATES`` that differ least
+    """(l, c) int8: columns of ``every`` (l, k) but ``own``: all, or the ``MOST_STATES`` that differ least
     from one of its haplotypes ``pair`` (2, l) in one of the stretches of sites."""
     n_sites, k = every.shape
     marks = np.ones(k, np.bool_)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..context.hidden import haplotypes_of, hide
+from ..context.hidden import hide
 from ..context.windows import Window
 from ..engine.checkpoint import save_model
 from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
@@ -129,7 +129,7 @@ class CopyingSource:
             rows = np.union1d(rng.choice(rows, config.rows, replace=False), array)
         alleles = region.alleles(rows)
         people = self._people(alleles[np.searchsorted(rows, array)], rng)
-        alleles = alleles[:, haplotypes_of(people)]
+        alleles = alleles.reshape(len(alleles), -1, 2)[:, people].reshape(len(alleles), -1)
         varies = (alleles.min(axis=1) < 1) & (alleles.max(axis=1) > 0)
         rows, alleles = rows[varies], alleles[varies]
         typed = np.flatnonzero(np.isin(rows, array))

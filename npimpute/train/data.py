@@ -16,7 +16,7 @@ from ..context.blocks import BlockSize, nearest_typed
 from ..context.neighbours import mismatches, nearest, tables
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import GeneticMap
-from ..panel.panel import Panel
+from ..panel.panel import Panel, all_diploid
 from ..types import Haplotypes
 
 # Beyond any number of mismatches: such a haplotype is never among the nearest.
@@ -102,7 +102,7 @@ def read_regions(panels: Iterable[Panel], genetic_map: GeneticMap | None = None)
     regions = []
     for panel in panels:
         by_contig: dict[str, list[Haplotypes]] = {}
-        for chunk in panel:
+        for chunk in all_diploid(panel):
             by_contig.setdefault(chunk.sites.contig, []).append(chunk)
         if not by_contig:
             raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to train on")

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..engine.model_files import WEIGHTS
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from ..outputs import file_errors
-from .state import METRICS, cut_metrics, load_state, save_state, validated
+from .state import METRICS, STATE, cut_metrics, load_state, save_state, validated
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class LoopConfig:
     steps: optimiser steps. batch: tables of one draw; accumulate: draws of one step, over all processes. lr: Adam's,
     after ``warmup`` steps; schedule: "constant", or "cosine" down to a hundredth. clip: the gradient's norm at most, 0
     for no limit. precision: of what autocast may run in less ("bfloat16"). validate_every, save_every, log_every: in
-    steps.
+    steps. betas: how much Adam keeps of its two means at a step.
     """
 
     steps: int = 10_000
@@ -60,6 +60,7 @@ class LoopConfig:
     save_every: int = 500
     log_every: int = 10
     seed: int = 1
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "validate_every", "save_every", "log_every"):
@@ -70,6 +71,9 @@ class LoopConfig:
                 raise ConfigError(f"loop.{name} {getattr(self, name)}: at least 0")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"loop.lr {self.lr}: above 0")
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if len(self.betas) != 2 or not all(type(b) in (int, float) and 0 <= b < 1 for b in self.betas):
+            raise ConfigError(f"loop.betas {list(self.betas)}: two numbers, at least 0 and below 1")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"loop.precision {self.precision}: choose from {', '.join(PRECISIONS)}")
         if self.schedule not in SCHEDULES:
@@ -153,6 +157,8 @@ class Trainer:
         minutes: float = math.inf,
         improve: bool = False,
     ):
+        if not minutes >= 0:
+            raise ConfigError(f"--minutes {minutes}: 0 or more")
         self._improve, self._best = improve, -math.inf
         self._task, self._config, self._out, self._settings, self._device = task, config, out, settings, device
         self._deadline = time.monotonic() + 60 * minutes
@@ -163,7 +169,9 @@ class Trainer:
             )
         network = task.network.to(device)
         self._parallel = network if self._processes.world == 1 else nn.parallel.DistributedDataParallel(network)
-        self._optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimizer = torch.optim.AdamW(
+            network.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
         self._step = 0
 
     def resume(self) -> int:
@@ -277,3 +285,21 @@ def _without_nan(values: Any) -> Any:
     if isinstance(values, dict):
         return {name: _without_nan(value) for name, value in values.items()}
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def check_place(out: Path, resume: bool) -> None:
+    """Raises InputError where a run that is not to be resumed would end one that can be."""
+    if not resume and (out / STATE).exists():
+        raise InputError(f"{out}: holds a training run; add --resume to go on with it, or name another directory")
+
+
+def train_task(trainer: Trainer, out: Path, resume: bool, progress: Callable[[int, dict[str, float]], None]) -> bool:
+    """Runs what trains into the directory ``out``, from the start or from the state there; whether all its steps are
+    done. progress: see ``Trainer.run``. Raises InputError or ConfigError."""
+    with file_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if not resume:  # of a run that ended before it saved anything
+            (out / METRICS).unlink(missing_ok=True)
+    if resume:
+        log.info("resumed after step %d", trainer.resume())
+    return trainer.run(progress)

@@ -18,15 +18,13 @@ from ..engine.device import choose_device
 from ..engine.model_files import WEIGHTS
 from ..engine.network import NetworkConfig
 from ..errors import ConfigError, InputError
-from ..outputs import file_errors
 from ..panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
 from ..panel.panel import open_panel
 from .copying_task import CopyingDataConfig, CopyingSource, CopyingTask
 from .data import DataConfig, Region, TableSource, read_regions
-from .loop import LoopConfig, Task, Trainer
+from .loop import LoopConfig, Task, Trainer, check_place, train_task
 from .objective import ObjectiveConfig
 from .simulate import SimulationConfig, simulate
-from .state import METRICS, STATE
 from .table_task import TableTask
 from .validate import HeldOut, choose_people, hold_out
 
@@ -91,34 +89,20 @@ def train(
     resume: bool = False,
     progress: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
 ) -> bool:
-    """Trains the model into ``config.out``; whether all its steps are done. progress: see ``Trainer.run``.
-
-    device: see ``choose_device``. threads: of reading and of torch on the CPU. Raises InputError or ConfigError.
-    """
-    if not resume and (config.out / STATE).exists():
-        raise InputError(
-            f"{config.out}: holds a training run; add --resume to go on with it, or name another directory"
-        )
+    """Trains the model into ``config.out``; whether all its steps are done. The rest: see ``train_task``."""
     improve = config.init is not None and config.hold_out > 0
+    check_place(config.out, resume)
     if improve and not resume and (config.out / WEIGHTS).exists():
         raise InputError(f"{config.out}: holds a model, which would be taken for a better one; name another directory")
     device = choose_device(device, threads)
-    if not minutes >= 0:
-        raise ConfigError(f"--minutes {minutes}: 0 or more")
     torch.manual_seed(config.loop.seed)
     network = new_network(config.model)
     if config.init is not None:
         load_weights(network, config.init)
     task = _task(config, network, *_data(config, threads), device, threads)
-    with file_errors(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
-        if not resume:  # of a run that ended before it saved anything
-            (config.out / METRICS).unlink(missing_ok=True)
-    trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes, improve)
     log.info("%s: %d parameters", config.model.architecture, sum(p.numel() for p in network.parameters()))
-    if resume:
-        log.info("resumed after step %d of %d", trainer.resume(), config.loop.steps)
-    done = trainer.run(progress)
+    trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes, improve)
+    done = train_task(trainer, config.out, resume, progress)
     if done and not trainer.saved:
         raise ConfigError(
             f"{config.out}: no step validated better than {config.init}, so no model was saved; train on more data, "

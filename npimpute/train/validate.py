@@ -13,8 +13,8 @@ from ..dosage.accuracy import r2_by_maf
 from ..engine.base import Engine
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import GeneticMap, constant_rate
-from ..panel.panel import Panel, open_panel
-from ..types import Haplotypes, Sites
+from ..panel.panel import Panel, all_diploid, open_panel
+from ..types import Haplotypes
 from .data import ArrayConfig, random_array, region_of
 
 
@@ -72,11 +72,11 @@ def hold_out(
 
 
 def _first_contig(panel: Panel) -> Haplotypes:
-    chunks = list(panel)
+    chunks = list(all_diploid(panel))
     if not chunks:
         raise InputError(f"{panel.path}: no record with an ALT allele")
     chunks = [chunk for chunk in chunks if chunk.sites.contig == chunks[0].sites.contig]
-    return Haplotypes(Sites.concat([c.sites for c in chunks]), np.concatenate([c.bits for c in chunks]), chunks[0].k)
+    return Haplotypes.concat(chunks)
 
 
 def _typed_sites(panel: Haplotypes, starts: np.ndarray, config: ArrayConfig, seed: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Kernels that render the per-sample columns of VCF text and of BCF.
 
 Both formats are rendered from the same integer codes, thousandths of a probability or dosage, so that they
-cannot disagree. Axes as in `npimpute.types`; sample i owns haplotypes 2i and 2i+1. All buffers are uint8.
+cannot disagree. Axes as in `npimpute.types`; ``first`` (samples+1,) int64 is of `types.first_haplotypes`. Fields have
+room for two haplotypes a sample; of a haploid one what is left over is ABSENT. All buffers are uint8.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from numba import njit
 
 GT, DS, HDS, GP, AP1, AP2 = range(6)
 
-# Codes are 0..2000 (a dosage of 2); the entry after them is the missing value.
-MISSING = 2001
+# Codes are 0..2000 (a dosage of 2); the entry after them is the missing value, then that of a value that is not there.
+MISSING, ABSENT = 2001, 2002
 TEXT_WIDTH = 5
-BCF_MISSING_FLOAT = 0x7F800001
+BCF_MISSING_FLOAT, BCF_END_FLOAT = 0x7F800001, 0x7F800002
 
 _TAB, _NEWLINE, _COLON, _COMMA, _BAR, _DOT, _ZERO = (ord(c) for c in "\t\n:,|.0")
 _INT8, _INT16, _INT32, _FLOAT = 1, 2, 3, 5
@@ -28,9 +29,9 @@ def text_table() -> np.ndarray:
 
 
 def float_table() -> np.ndarray:
-    """(2002, 4) uint8: the little-endian float32 of every code."""
-    values = (np.arange(MISSING + 1) / 1000).astype("<f4")
-    values.view("<u4")[MISSING] = BCF_MISSING_FLOAT
+    """(2003, 4) uint8: the little-endian float32 of every code."""
+    values = (np.arange(ABSENT + 1) / 1000).astype("<f4")
+    values.view("<u4")[MISSING:] = BCF_MISSING_FLOAT, BCF_END_FLOAT
     return values.view(np.uint8).reshape(-1, 4)
 
 
@@ -69,17 +70,22 @@ def _best_allele(p, row, n_alt, j):
 
 
 @njit(cache=True, nogil=True)
-def _genotype_codes(p, row, n_alt, i, both, codes, at):
-    """Codes of GP of sample i, in VCF's order (0/0 0/1 1/1 0/2 ...). both: (2, n_alt + 1 or more) scratch."""
+def _genotype_codes(p, row, n_alt, start, ploidy, both, codes, at):
+    """Codes of GP of a sample whose haplotypes begin at ``start``, in VCF's order (0/0 0/1 1/1 0/2 ...; 0 1 2 ... of a
+    haploid one). both: (2, n_alt + 1 or more) scratch."""
     missing = False
-    for h in range(2):
+    for h in range(ploidy):
         ref_p = 1.0
         for a in range(n_alt):
-            both[h, a + 1] = p[row + a, 2 * i + h]
+            both[h, a + 1] = p[row + a, start + h]
             ref_p -= both[h, a + 1]
         missing = missing or np.isnan(ref_p)
         # Rounding may leave the ALT alleles slightly more than 1.
         both[h, 0] = max(ref_p, 0.0)
+    if ploidy == 1:
+        for a in range((n_alt + 1) * (n_alt + 2) // 2):
+            codes[at + a] = ABSENT if a > n_alt else MISSING if missing else _code(both[0, a])
+        return
     for b in range(n_alt + 1):
         for a in range(b + 1):
             x = both[0, a] * both[1, b]
@@ -90,25 +96,29 @@ def _genotype_codes(p, row, n_alt, i, both, codes, at):
 
 
 @njit(cache=True, nogil=True)
-def _fill(p, row, n_alt, field, both, codes, at):
+def _fill(p, row, n_alt, field, first, both, codes, at):
     """Put one field's codes of all samples, sample after sample, into codes[at:]."""
     size = width(field, n_alt)
-    for i in range(p.shape[1] // 2):
-        base = at + i * size
+    for i in range(len(first) - 1):
+        base, start, ploidy = at + i * size, first[i], first[i + 1] - first[i]
         if field == GT:
-            codes[base] = _best_allele(p, row, n_alt, 2 * i)
-            codes[base + 1] = _best_allele(p, row, n_alt, 2 * i + 1)
+            codes[base] = _best_allele(p, row, n_alt, start)
+            codes[base + 1] = _best_allele(p, row, n_alt, start + 1) if ploidy == 2 else ABSENT
         elif field == GP:
-            _genotype_codes(p, row, n_alt, i, both, codes, base)
+            _genotype_codes(p, row, n_alt, start, ploidy, both, codes, base)
         elif n_alt == 0:
             codes[base] = MISSING
         elif field == DS:
             for a in range(n_alt):
-                codes[base + a] = _code(np.float64(p[row + a, 2 * i]) + np.float64(p[row + a, 2 * i + 1]))
+                dosage = np.float64(p[row + a, start])
+                codes[base + a] = _code(dosage + np.float64(p[row + a, start + 1]) if ploidy == 2 else dosage)
         else:
-            first = 1 if field == AP2 else 0
             for v in range(size):
-                codes[base + v] = _code(np.float64(p[row + v % n_alt, 2 * i + first + v // n_alt]))
+                h = 1 if field == AP2 else v // n_alt
+                if h < ploidy:
+                    codes[base + v] = _code(np.float64(p[row + v % n_alt, start + h]))
+                else:
+                    codes[base + v] = MISSING if field == AP2 else ABSENT
 
 
 @njit(cache=True, nogil=True)
@@ -138,7 +148,13 @@ def _put_digits(out, at, allele):
 
 @njit(cache=True, nogil=True)
 def _put_genotype(out, at, mark, first, second):
-    """A separator and "a|b"."""
+    """A separator and "a|b", or "a" where the second is ABSENT."""
+    if second == ABSENT:
+        out[at] = mark
+        if first >= 0:
+            return _put_digits(out, at + 1, first)
+        out[at + 1] = _DOT
+        return at + 2
     if max(first, second) < 10:
         a = np.uint64(_DOT if first < 0 else _ZERO + first)
         b = np.uint64(_DOT if second < 0 else _ZERO + second)
@@ -168,6 +184,8 @@ def _put_samples(out, at, codes, offset, fields, sizes, n_samples, words):
                 mark = _COLON
                 continue
             for v in range(base, base + sizes[f]):
+                if codes[v] == ABSENT:
+                    break
                 word = words[codes[v]]
                 _put_word(out, at, mark, word)
                 at += 1 + np.int64(word >> np.uint64(56))
@@ -187,14 +205,14 @@ def _layout(n_alt, n_samples, fields, sizes, offset):
 
 
 @njit(cache=True, nogil=True)
-def text_records(p, n_alt, fields, lead, lead_end, words, codes, out):
+def text_records(p, first, n_alt, fields, lead, lead_end, words, codes, out):
     """Render whole VCF lines and return the number of bytes.
 
-    p: (r, n) float32. n_alt: (s,) int64. fields: int64 field numbers in order. lead: the fixed columns of the s
-    lines, one after the other without the tab that follows; lead_end: (s,) int64 where each ends. codes: int16
-    scratch for the largest record. words: `text_table`. out: room for all leads and `record_bounds`.
+    p: (r, n) float32. first: see above. n_alt: (s,) int64. fields: int64 field numbers in order. lead: the fixed
+    columns of the s lines, one after the other without the tab that follows; lead_end: (s,) int64 where each ends.
+    codes: int16 scratch for the largest record. words: `text_table`. out: room for all leads and `record_bounds`.
     """
-    n_samples = p.shape[1] // 2
+    n_samples = len(first) - 1
     sizes, offset = np.empty(len(fields), np.int64), np.empty(len(fields), np.int64)
     both = np.empty((2, n_alt.max() + 1))
     at, row, begin = np.int64(0), np.int64(0), np.int64(0)
@@ -205,7 +223,7 @@ def text_records(p, n_alt, fields, lead, lead_end, words, codes, out):
         begin = lead_end[s]
         _layout(n_alt[s], n_samples, fields, sizes, offset)
         for f in range(len(fields)):
-            _fill(p, row, n_alt[s], fields[f], both, codes, offset[f])
+            _fill(p, row, n_alt[s], fields[f], first, both, codes, offset[f])
         at = _put_samples(out, at, codes, offset, fields, sizes, n_samples, words)
         out[at] = _NEWLINE
         at += 1
@@ -233,12 +251,15 @@ def _put_type(out, at, kind, size):
 
 @njit(cache=True, nogil=True)
 def _put_genotypes(out, at, codes, base, n_samples, n_alt):
-    """GT column: (allele + 1) << 1, the second one with the phased bit; int8 while the codes fit in one."""
+    """GT column: (allele + 1) << 1, the second one with the phased bit; int8 while the codes fit in one. In place of a
+    second one that is not there BCF has the least value but one."""
     n_bytes = 1 if n_alt < 63 else 2
     at = _put_type(out, at, _INT8 if n_bytes == 1 else _INT16, 2)
     for i in range(n_samples):
         at = _put_int(out, at, (codes[base + 2 * i] + 1) << 1, n_bytes)
-        at = _put_int(out, at, (codes[base + 2 * i + 1] + 1) << 1 | 1, n_bytes)
+        second = codes[base + 2 * i + 1]
+        value = (1 << (8 * n_bytes - 1)) + 1 if second == ABSENT else (second + 1) << 1 | 1
+        at = _put_int(out, at, value, n_bytes)
     return at
 
 
@@ -254,13 +275,13 @@ def _put_floats(out, at, codes, base, size, n_samples, floats):
 
 
 @njit(cache=True, nogil=True)
-def bcf_records(p, n_alt, fields, keys, lead, lead_end, floats, codes, out):
+def bcf_records(p, first, n_alt, fields, keys, lead, lead_end, floats, codes, out):
     """Render whole BCF records and return the number of bytes.
 
     As `text_records`; lead holds the records' shared parts (without the two lengths before them), keys (int64)
     the dictionary number of each field, below 128. out: room for all leads and `record_bounds`.
     """
-    n_samples = p.shape[1] // 2
+    n_samples = len(first) - 1
     sizes, offset = np.empty(len(fields), np.int64), np.empty(len(fields), np.int64)
     both = np.empty((2, n_alt.max() + 1))
     at, row, begin = np.int64(0), np.int64(0), np.int64(0)
@@ -273,7 +294,7 @@ def bcf_records(p, n_alt, fields, keys, lead, lead_end, floats, codes, out):
         samples_start = at
         _layout(n_alt[s], n_samples, fields, sizes, offset)
         for f in range(len(fields)):
-            _fill(p, row, n_alt[s], fields[f], both, codes, offset[f])
+            _fill(p, row, n_alt[s], fields[f], first, both, codes, offset[f])
             out[at] = 1 << 4 | _INT8
             out[at + 1] = keys[f]
             if fields[f] == GT:

@@ -7,6 +7,7 @@ ends at damage as if the records ended there. VCF text is not read this way: cyv
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from cyvcf2.cyvcf2 import set_htslib_log_level
 
 from npimpute.errors import InputError
 from npimpute.types import Haplotypes, Sites, Targets
-from npimpute.vcf import parse
-from npimpute.vcf.records import Part, Selection, genotype_error, no_genotypes, too_many_alleles
+from npimpute.vcf import parse, target_calls
+from npimpute.vcf.records import Part, Selection, clip, genotype_error, no_genotypes, too_many_alleles
 from npimpute.vcf.region import Region
 from npimpute.vcf.sound import sound_records
 from npimpute.vcf.source import PIECE, Source
@@ -34,8 +35,8 @@ def variants(path: Path, threads: int) -> Iterator[Variant]:
     """
     last = None
     try:
-        records = iter(VCF(str(path), threads=threads))
-        sound = sound_records(path, threads)
+        file = VCF(str(path), threads=threads)
+        records, sound = iter(file), sound_records(path, threads, lambda names: _declare(file, names))
         while next(sound, True):
             if (record := next(records, None)) is None:
                 return
@@ -54,6 +55,19 @@ def variants(path: Path, threads: int) -> Iterator[Variant]:
         raise InputError(
             f"{path}: cannot be read past {last} ({found}); the file is damaged or truncated: make it again"
         ) from None
+
+
+def _declare(file: VCF, contigs: set[str]) -> None:
+    """Adds ``contigs`` to the header as it was read. Of one that is not there cyvcf2 takes even a record that htslib
+    could not read. Raises ValueError where a name can be none."""
+    for name in sorted(contigs - _contigs(file)):
+        file.add_to_header(f"##contig=<ID={name}>")
+    if unfit := sorted(contigs - _contigs(file)):
+        raise ValueError(f"{clip(unfit[0])!r} is no name of a contig")
+
+
+def _contigs(file: VCF) -> set[str]:
+    return set(re.findall("^##contig=<(?:.*,)?ID=([^,>]+)", file.raw_header, re.MULTILINE))
 
 
 def hts_target_parts(source: Source, selection: Selection, region: Region | None, threads: int) -> Iterator[Part]:
@@ -80,9 +94,9 @@ def _target_row(record: Variant, selection: Selection, row: np.ndarray, unphased
     if isinstance(codes, InputError):
         return codes
     n_alt = len(record.ALT)
-    if n_alt > parse.MOST_ALT:
+    if n_alt > target_calls.MOST_ALT:
         return too_many_alleles(selection.path, where, n_alt)
-    fault, sample = parse.target_codes(codes, n_alt + 1, row, unphased)
+    fault, sample = target_calls.target_codes(codes, n_alt + 1, row, unphased)
     if fault == parse.OK:
         return None
     return genotype_error(selection.path, where, selection.samples[sample], written(codes[sample]), fault, target=True)
@@ -97,16 +111,23 @@ def hts_parts(source: Source, selection: Selection, region: Region | None, threa
             if batch is not None:
                 yield batch.part()
             batch = _Batch(record.CHROM, selection, max(capacity, len(record.ALT)))
-        error = batch.add(record, region)
-        if error is not None:
-            yield batch.part(error)
+        found = batch.add(record, region)
+        if found is CHANGED:
+            yield batch.part()
+            batch = _Batch(record.CHROM, selection, max(capacity, len(record.ALT)))
+            found = batch.add(record, region)
+        if found is not None:
+            yield batch.part(found)
             return
     if batch is not None:
         yield batch.part()
 
 
+CHANGED = object()
+
+
 class _Batch:
-    """Records of one contig as they come in, up to ``capacity`` rows."""
+    """Records of one contig, with the same samples haploid, as they come in, up to ``capacity`` rows."""
 
     def __init__(self, contig: str, selection: Selection, capacity: int):
         self.contig = contig
@@ -114,6 +135,7 @@ class _Batch:
         self._capacity = capacity
         self._bits = np.empty((min(capacity, 1024), selection.row_bytes), np.uint8)
         self._rows = 0
+        self._ploidy = np.zeros(len(selection.chosen), np.int8)
         self._all_pos: list[int] = []
         self._sites: list[tuple[int, str, str, str]] = []
         self._n_monomorphic = 0
@@ -121,8 +143,8 @@ class _Batch:
     def has_room(self, record: Variant) -> bool:
         return len(self._all_pos) < self._capacity and self._rows + len(record.ALT) <= self._capacity
 
-    def add(self, record: Variant, region: Region | None) -> InputError | None:
-        """Take ``record`` in; returns what makes it unfit, if anything does."""
+    def add(self, record: Variant, region: Region | None) -> InputError | object | None:
+        """Take ``record`` in; returns what makes it unfit, if anything does, or CHANGED where others are haploid."""
         self._all_pos.append(record.POS)
         if not in_region(record, region):
             return None
@@ -138,7 +160,11 @@ class _Batch:
         codes = genotype_codes(record, self._selection)
         if isinstance(codes, InputError):
             return codes
-        fault, sample = parse.pack_codes(codes, len(alt) + 1, self._selection.slots, self._bits[self._rows : stop])
+        rows = self._bits[self._rows : stop]
+        fault, sample = parse.pack_codes(codes, len(alt) + 1, self._selection.slots, self._ploidy, rows)
+        if fault == parse.CHANGED:
+            self._all_pos.pop()
+            return CHANGED
         if fault != parse.OK:
             where = f"{record.CHROM}:{record.POS}"
             name = self._selection.samples[sample]
@@ -153,7 +179,8 @@ class _Batch:
             (list(column) for column in zip(*self._sites, strict=True)) if self._sites else ([], [], [], [])
         )
         sites = Sites(self.contig, np.array(pos, np.int64), ids, ref, alt)
-        haplotypes = Haplotypes(sites, self._bits[: self._rows].copy(), self._selection.k)
+        ploidy = self._ploidy if len(pos) else None
+        haplotypes = Haplotypes.of_pairs(sites, self._bits[: self._rows].copy(), ploidy, len(self._ploidy))
         return Part(self.contig, np.array(self._all_pos, np.int64), haplotypes, self._n_monomorphic, error)
 
 

@@ -3,6 +3,7 @@
 Every kernel releases the GIL and keeps no state, so that several threads can work on different slabs.
 A slab is a uint8 array; all offsets are into it. Genotype kernels return (item, fault, sample): the number of
 items done and a FAULT code, OK when all were; on a fault ``item`` is the item and ``sample`` the file's sample.
+CHANGED is no fault: haploid are others than in the item before, and the stretch of equal ploidy ends there.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-OK, MISSING, PLOIDY, UNPHASED, RANGE, MALFORMED, TOO_FEW, TOO_MANY, NO_GT, FIXED, POSITION, ALTS = range(12)
+OK, MISSING, PLOIDY, UNPHASED, RANGE, MALFORMED, TOO_FEW, TOO_MANY, NO_GT, FIXED, POSITION, ALTS, CHANGED = range(13)
 
 # Columns of the line index: where each of the nine fixed fields starts, where the genotypes do, where the line ends.
 # A field ends one byte (its tab) before the next one starts.
 POS, ID, REF, ALT, FORMAT, GENOTYPES, END = 1, 2, 3, 4, 8, 9, 10
 INDEX_WIDTH = 11
-
-MOST_ALT = 126  # what int8 target alleles can tell apart
 
 _TAB, _NEWLINE, _RETURN, _HASH, _BAR, _SLASH = 9, 10, 13, 35, 124, 47
 _ZERO, _COMMA, _DOT, _COLON = 48, 44, 46, 58
@@ -29,7 +28,7 @@ _ALLELE_BITS = np.uint64(0x0001000100010001)
 
 
 @njit(cache=True, nogil=True)
-def _find(buf, start, stop, byte):
+def find(buf, start, stop, byte):
     """Offset of the first ``byte`` in buf[start:stop], or stop; 64 bytes a step, which the compiler vectorises."""
     at = start
     while at + 64 <= stop:
@@ -113,7 +112,7 @@ def index_lines(buf, start, stop, cols, pos, n_alt, new_contig):
     n = 0
     at = start
     while at < stop:
-        newline = _find(buf, at, stop, _NEWLINE)
+        newline = find(buf, at, stop, _NEWLINE)
         end = newline - 1 if newline > at and buf[newline - 1] == _RETURN else newline
         if end == at or buf[at] == _HASH:
             at = newline + 1
@@ -202,7 +201,7 @@ def _select(row, chosen, out):
 
 
 @njit(cache=True, nogil=True)
-def _genotype(buf, at, end, n_alleles):
+def genotype(buf, at, end, n_alleles):
     """Parse one genotype at ``at`` of a line that ends at ``end``.
 
     Returns (fault, first allele, second allele, ploidy); an allele that is missing or not there is -1.
@@ -234,7 +233,7 @@ def _genotype(buf, at, end, n_alleles):
         at += 1
     if missing:
         return MISSING, first, second, ploidy
-    if ploidy != 2:
+    if ploidy > 2:
         return PLOIDY, first, second, ploidy
     if unphased:
         return UNPHASED, first, second, ploidy
@@ -242,53 +241,79 @@ def _genotype(buf, at, end, n_alleles):
 
 
 @njit(cache=True, nogil=True)
-def _pack_any(buf, at, end, n_alleles, slots, rows):
+def _is_new(ploidy, slot, found):
+    """Whether a sample has another ploidy than so far; notes it where none is known (0)."""
+    if ploidy[slot] == 0:
+        ploidy[slot] = found
+    return ploidy[slot] != found
+
+
+@njit(cache=True, nogil=True)
+def _pack_any(buf, at, end, n_alleles, slots, ploidy, rows):
     """Pack one line of any form into its ``rows``; returns (fault, sample, where its genotype starts)."""
     rows[:] = 0
     n_samples = len(slots)
+    changed = False
     for i in range(n_samples):
         if at > end:
             return TOO_FEW, i, end
         slot = slots[i]
         if slot >= 0:
-            fault, first, second, _ = _genotype(buf, at, end, n_alleles)
+            fault, first, second, found = genotype(buf, at, end, n_alleles)
             if fault != OK:
                 return fault, i, at
+            changed |= _is_new(ploidy, slot, found)
             _set(rows, first, 2 * slot)
             _set(rows, second, 2 * slot + 1)
-        at = _find(buf, at, end, _TAB) + 1
-    return (OK if at > end else TOO_MANY), n_samples, at
+        at = find(buf, at, end, _TAB) + 1
+    if at <= end:
+        return TOO_MANY, n_samples, at
+    return (CHANGED if changed else OK), n_samples, at
 
 
 @njit(cache=True, nogil=True)
-def _starts_with_gt(buf, form):
+def _are_diploid(ploidy):
+    """Whether all samples are; notes it where nothing is known of them."""
+    for i in range(len(ploidy)):
+        if _is_new(ploidy, i, 2):
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def starts_with_gt(buf, form):
     return buf[form] == 71 and buf[form + 1] == 84 and (buf[form + 2] == _TAB or buf[form + 2] == _COLON)
 
 
 @njit(cache=True, nogil=True)
-def pack_lines(buf, cols, lines, n_alt, slots, chosen, bits):
+def pack_lines(buf, cols, lines, n_alt, slots, chosen, ploidy, bits):
     """Pack the genotypes of ``lines`` (indices into cols and n_alt) into consecutive rows of ``bits``.
 
     slots: (file's samples,) int64, the sample's place among the chosen or -1; chosen: (samples,) int64, the
-    inverse. bits: (sum of n_alt over lines, bytes) uint8, overwritten.
+    inverse. ploidy: (samples,) int8, those of the chosen; zeros, which the first line fills in. bits: (sum of n_alt
+    over lines, bytes) uint8, two columns a sample, overwritten; of a haploid sample the second stays 0.
     Returns (done, fault, sample, at): ``at`` is where the faulty genotype starts.
     """
     n_samples = len(slots)
     scratch = np.empty((2 * n_samples + 7) // 8, np.uint8)
     every = len(chosen) == n_samples
+    diploid = False  # whether it is known that all are
     r = 0
     for done in range(len(lines)):
         line = lines[done]
         form, at, end = cols[line, FORMAT], cols[line, GENOTYPES], cols[line, END]
-        if not _starts_with_gt(buf, form):
+        if not starts_with_gt(buf, form):
             return done, NO_GT, 0, at
         a = n_alt[line]
         plain = a == 1 and buf[form + 2] == _TAB and end - at == 4 * n_samples - 1
         if plain and _pack_plain(buf, at, n_samples, bits[r] if every else scratch):
+            if not diploid and not _are_diploid(ploidy):
+                return done, CHANGED, 0, at
+            diploid = True
             if not every:
                 _select(scratch, chosen, bits[r])
         else:
-            fault, sample, where = _pack_any(buf, at, end, a + 1, slots, bits[r : r + a])
+            fault, sample, where = _pack_any(buf, at, end, a + 1, slots, ploidy, bits[r : r + a])
             if fault != OK:
                 return done, fault, sample, where
         r += a
@@ -296,97 +321,32 @@ def pack_lines(buf, cols, lines, n_alt, slots, chosen, bits):
 
 
 @njit(cache=True, nogil=True)
-def pack_codes(codes, n_alleles, slots, rows):
+def pack_codes(codes, n_alleles, slots, ploidy, rows):
     """Pack one record's allele codes into its ``rows``.
 
-    codes: (file's samples, ploidy + 1) int16 as cyvcf2 gives them: alleles, -1 missing, -2 past a sample's
-    ploidy, then whether it is phased. Returns (fault, sample).
+    codes: (file's samples, width + 1) int16 as cyvcf2 gives them: alleles, -1 missing, -2 past a sample's
+    ploidy, then whether it is phased. ploidy: as of ``pack_lines``. Returns (fault, sample).
     """
     rows[:] = 0
-    ploidy = codes.shape[1] - 1
+    width = codes.shape[1] - 1
+    changed = False
     for i in range(len(slots)):
         slot = slots[i]
         if slot < 0:
             continue
         called = 0
-        for h in range(ploidy):
+        for h in range(width):
             if codes[i, h] == -1:
                 return MISSING, i
             called += codes[i, h] >= 0
-        if called != 2:
+        if not 1 <= called <= 2:
             return PLOIDY, i
-        first, second = np.int64(codes[i, 0]), np.int64(codes[i, 1])
-        if codes[i, ploidy] == 0:
+        first, second = np.int64(codes[i, 0]), np.int64(codes[i, 1]) if called == 2 else np.int64(-1)
+        if called == 2 and codes[i, width] == 0:
             return UNPHASED, i
         if first >= n_alleles or second >= n_alleles:
             return RANGE, i
+        changed |= _is_new(ploidy, slot, called)
         _set(rows, first, 2 * slot)
         _set(rows, second, 2 * slot + 1)
-    return OK, 0
-
-
-@njit(cache=True, nogil=True)
-def _target_fault(first, second, ploidy, unphased, n_alleles):
-    """What makes one target genotype unfit. Of a called heterozygote the phase must be known, of others not."""
-    if ploidy > 2 or (ploidy == 1 and first >= 0):
-        return PLOIDY
-    if first >= n_alleles or second >= n_alleles:
-        return RANGE
-    return UNPHASED if unphased and first >= 0 and second >= 0 and first != second else OK
-
-
-@njit(cache=True, nogil=True)
-def target_lines(buf, cols, lines, n_alt, out, unphased):
-    """Read the genotypes of ``lines`` of a target file to ``out`` ((lines, 2 samples) int8), -1 where missing.
-
-    unphased: (lines, samples) bool, set for heterozygotes without phase; of no samples where these are refused. The
-    other arguments and what is returned are as of ``pack_lines``.
-    """
-    n_samples = out.shape[1] // 2
-    for done in range(len(lines)):
-        line = lines[done]
-        at, end, n_alleles = cols[line, GENOTYPES], cols[line, END], n_alt[line] + 1
-        if not _starts_with_gt(buf, cols[line, FORMAT]):
-            return done, NO_GT, 0, at
-        if n_alt[line] > MOST_ALT:
-            return done, ALTS, 0, at
-        for i in range(n_samples):
-            if at > end:
-                return done, TOO_FEW, i, end
-            fault, first, second, ploidy = _genotype(buf, at, end, n_alleles)
-            if fault != MALFORMED:
-                fault = _target_fault(first, second, ploidy, fault == UNPHASED, n_alleles)
-            if fault == UNPHASED and unphased.shape[1]:
-                unphased[done, i] = True
-            elif fault != OK:
-                return done, fault, i, at
-            out[done, 2 * i] = first
-            out[done, 2 * i + 1] = second
-            at = _find(buf, at, end, _TAB) + 1
-        if at <= end:
-            return done, TOO_MANY, n_samples, at
-    return len(lines), OK, 0, 0
-
-
-@njit(cache=True, nogil=True)
-def target_codes(codes, n_alleles, out, unphased):
-    """Copy one target record's allele codes to ``out`` ((n,) int8), -1 where missing.
-
-    unphased: (samples,) bool, as a row of that of ``target_lines``. codes: as in ``pack_codes``. Returns (fault,
-    sample).
-    """
-    ploidy = codes.shape[1] - 1
-    for i in range(codes.shape[0]):
-        length = 0
-        for h in range(ploidy):
-            length += codes[i, h] != -2
-        first = np.int64(codes[i, 0])
-        second = np.int64(codes[i, 1]) if length > 1 else np.int64(-1)
-        fault = _target_fault(first, second, length, codes[i, ploidy] == 0, n_alleles)
-        if fault == UNPHASED and len(unphased):
-            unphased[i] = True
-        elif fault != OK:
-            return fault, i
-        out[2 * i] = first
-        out[2 * i + 1] = second
-    return OK, 0
+    return (CHANGED if changed else OK), 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from npimpute import __version__
 from npimpute.outputs import check_place, file_errors, temporary
-from npimpute.types import Sites
+from npimpute.types import Sites, first_haplotypes
 from npimpute.vcf.bgzf import BgzfWriter
 from npimpute.vcf.write import TBI_LIMIT, file_kind
 
@@ -19,14 +20,14 @@ def write_phased(
     path: Path,
     samples: tuple[str, ...],
     contigs: list[tuple[str, int | None]],
-    parts: Iterable[tuple[Sites, np.ndarray]],
+    parts: Iterable[tuple[Sites, np.ndarray, np.ndarray | None]],
     threads: int = 1,
     overwrite: bool = False,
 ) -> None:
     """Writes .vcf.gz or .bcf with its index, or .vcf, under a temporary name until complete.
 
-    contigs: name and length, of the header. parts: sites and codes (s, 2N) int8, all known, in file order. Raises
-    InputError where it cannot be written, ConfigError for another kind of name.
+    contigs: name and length, of the header. parts: sites, codes (s, n) int8, all known, and ploidy, in file order.
+    Raises InputError where it cannot be written, ConfigError for another kind of name.
     """
     import pysam
     from pysam import bcftools
@@ -39,8 +40,8 @@ def write_phased(
     try:
         with file_errors(path), BgzfWriter(text, threads) if kind == ".vcf.gz" else open(text, "wb") as out:
             out.write(_header(samples, contigs))
-            for sites, codes in parts:
-                out.write(_records(sites, codes))
+            for sites, codes, ploidy in parts:
+                out.write(_records(sites, codes, first_haplotypes(ploidy, codes.shape[1])))
         with file_errors(path):
             if kind == ".bcf":
                 bcftools.view("--no-version", "-Ob", "-o", str(temp), str(text), catch_stdout=False)
@@ -64,10 +65,11 @@ def _header(samples: tuple[str, ...], contigs: list[tuple[str, int | None]]) -> 
     return ("\n".join([*lines, "\t".join(columns)]) + "\n").encode()
 
 
-def _records(sites: Sites, codes: np.ndarray) -> bytes:
+def _records(sites: Sites, codes: np.ndarray, first: np.ndarray) -> bytes:
     single = np.empty((*codes.shape, 2), np.uint8)
     single[..., 0] = codes + ord("0")
-    single[:, 0::2, 1], single[:, 1::2, 1] = ord("|"), ord("\t")
+    single[..., 1] = ord("|")
+    single[:, first[1:] - 1, 1] = ord("\t")
     single[:, -1, 1] = ord("\n")
     out = []
     for i, row in enumerate(codes):
@@ -78,6 +80,6 @@ def _records(sites: Sites, codes: np.ndarray) -> bytes:
         if row.max(initial=0) < 10:
             out.append(single[i].tobytes())
         else:
-            calls = (f"{a}|{b}" for a, b in row.reshape(-1, 2).tolist())
+            calls = ("|".join(map(str, row[a:b])) for a, b in pairwise(first.tolist()))
             out.append(("\t".join(calls) + "\n").encode())
     return b"".join(out)

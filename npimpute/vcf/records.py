@@ -16,7 +16,7 @@ _PHASE_TARGET = (
     "phase the file first, e.g. npimpute phase, Beagle 5.4 (beagle gt=FILE ref=PANEL impute=false out=phased)"
     " or SHAPEIT5 (phase_common)"
 )
-_DIPLOID = "split off the part of X outside the PARs (bcftools view -r) or make its calls diploid (bcftools +fixploidy)"
+_FEWER = "leave the sample out (bcftools view -s ^SAMPLE) or the record"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def genotype_error(path: Path, record: str, sample: str, genotype: str, fault: i
     """The error for one genotype. ``record`` is contig:pos, ``genotype`` as written, ``fault`` a code of parse."""
     found, remedy = {
         parse.MISSING: ("is missing", "a panel must be complete: fill it (e.g. with Beagle) or leave the record out"),
-        parse.PLOIDY: ("is not diploid", _DIPLOID),
+        parse.PLOIDY: ("is neither diploid nor haploid", _FEWER),
         parse.UNPHASED: ("is not phased", _PHASE_TARGET if target else _PHASE_PANEL),
         parse.RANGE: ("has an allele number beyond the record's ALT alleles", "the file is damaged: make it again"),
         parse.MALFORMED: ("is not a genotype", "the file is damaged: make it again"),

@@ -1,12 +1,13 @@
 """Which records of a file htslib and cyvcf2 can be given: at a genotype field of no type the one ends the process, at
-one of no length and at a line of text with too few columns the other crashes.
+one of no length, at a line of text with too few columns, and at any unreadable one that is the first of a contig which
+the header does not name, the other crashes.
 
 Source: VCF 4.3 specification, section 6.3 (BCF2 records).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,16 +21,17 @@ _MAGIC = b"BCF\x02"
 _LONGEST = 1 << 31
 
 
-def sound_records(path: Path, threads: int) -> Iterator[bool]:
+def sound_records(path: Path, threads: int, contigs: Callable[[set[str]], None] = lambda names: None) -> Iterator[bool]:
     """For every record in turn whether it can be read: of BCF, whether it has as many samples as the header and its
     first FORMAT field a type and a length; of text, whether the line has as many columns as the header. Ends where the
-    file does, or where no further record can be found. Raises InputError where the compressed data are damaged."""
+    file does, or where no further record can be found. contigs: told, of text, the names of contigs before the first
+    record that has them. Raises InputError where the compressed data are damaged."""
     with ThreadPoolExecutor(threads) as pool:
         if is_bgzf_bcf(path):
             yield from _of_bcf(text_pieces(Source(path, True, "bgzf", (), [], ""), pool, threads))
         else:
             source = Source(path, False, file_packing(path), (), [], "")
-            yield from _of_text(line_slabs(text_pieces(source, pool, threads)))
+            yield from _of_text(line_slabs(text_pieces(source, pool, threads)), contigs)
 
 
 def is_bgzf_bcf(path: Path) -> bool:
@@ -43,20 +45,28 @@ def is_bgzf_bcf(path: Path) -> bool:
         return False
 
 
-def _of_text(slabs: Iterator[Slab]) -> Iterator[bool]:
-    tabs = None
+def _of_text(slabs: Iterator[Slab], contigs: Callable[[set[str]], None]) -> Iterator[bool]:
+    tabs, known = None, set()
     for slab in slabs:
         text = slab.buf[slab.start : slab.stop]
         ends = np.flatnonzero(text == ord("\n"))
         starts = np.append(0, ends[:-1] + 1)
-        counts = np.diff(np.searchsorted(np.flatnonzero(text == ord("\t")), ends), prepend=0)
+        of_tabs = np.flatnonzero(text == ord("\t"))
+        until = np.searchsorted(of_tabs, ends)
+        counts = np.diff(until, prepend=0)
         heads = text[starts] == ord("#")
         if tabs is None:
             names = [i for i in np.flatnonzero(heads) if text[starts[i] : starts[i] + 6].tobytes() == b"#CHROM"]
             if not names:
                 continue
             tabs = counts[names[0]]
-        yield from (counts[~heads] == tabs).tolist()
+        sound = counts[~heads] == tabs
+        at = starts[~heads][sound], of_tabs[(until - counts)[~heads][sound]]
+        names = {text[start:stop].tobytes() for start, stop in zip(*(x.tolist() for x in at), strict=True)} - known
+        known |= names
+        if names:
+            contigs({name.decode(errors="replace") for name in names})
+        yield from sound.tolist()
 
 
 def _of_bcf(pieces: Iterator[np.ndarray]) -> Iterator[bool]:

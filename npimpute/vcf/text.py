@@ -10,11 +10,12 @@ from itertools import pairwise
 import numpy as np
 
 from npimpute.errors import InputError
-from npimpute.types import Haplotypes, Sites, Targets
+from npimpute.types import ABSENT, Haplotypes, Sites, Targets
 from npimpute.vcf import parse
 from npimpute.vcf.records import Part, Selection, clip, genotype_error, no_genotypes, too_many_alleles
 from npimpute.vcf.region import Region
 from npimpute.vcf.source import ROOM, Source, in_order, text_pieces, truncated
+from npimpute.vcf.target_calls import target_lines
 
 _SHORTEST_FIXED = 18  # nine fields of one byte, each with its tab
 _NEWLINE = np.frombuffer(b"\n", np.uint8)
@@ -67,8 +68,14 @@ def text_parts(
     pool = ThreadPoolExecutor(threads)
     try:
         slabs = line_slabs(text_pieces(source, pool, threads))
-        for parts in in_order(pool, lambda slab: parse_slab(slab, selection, region, target), slabs, threads):
-            yield from parts
+        work = lambda slab: (parse_slab(slab, selection, region, target), slab.cut)  # noqa: E731
+        before = None
+        for parts, cut in in_order(pool, work, slabs, threads):
+            for part in parts:
+                if cut and not part.error and before and _lost_half(before.data, part.data, selection):
+                    raise truncated(source.path)
+                before = part if len(part.data.sites) else before
+                yield part
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -103,16 +110,20 @@ def parse_slab(slab: Slab, selection: Selection, region: Region | None, target: 
     borders = [*np.flatnonzero(new_contig[:n]).tolist(), n]
     parts = []
     for start, stop in pairwise(borders):
-        parts.append(_parse_run(index, start, stop, selection, region, target))
-        if parts[-1].error:
-            return parts
+        while start < stop:
+            part, start = _parse_run(index, start, stop, selection, region, target)
+            parts.append(part)
+            if part.error:
+                return parts
     if fault != parse.OK:
         parts.append(Part.of_error(_line_error(index, at, fault, selection)))
     return parts
 
 
-def _parse_run(index: _Index, start: int, stop: int, selection: Selection, region: Region | None, target: bool) -> Part:
-    """Lines start..stop-1, all of one contig."""
+def _parse_run(
+    index: _Index, start: int, stop: int, selection: Selection, region: Region | None, target: bool
+) -> tuple[Part, int]:
+    """Lines start..stop-1, all of one contig, or as many as have the same samples haploid; and the line after them."""
     contig = index.contig(start)
     all_pos = index.pos[start:stop].copy()  # not to hold the whole index
     wanted = np.ones(stop - start, np.bool_)
@@ -123,16 +134,20 @@ def _parse_run(index: _Index, start: int, stop: int, selection: Selection, regio
     lines = start + np.flatnonzero(wanted & ~monomorphic)
     buf, cols, n_alt = index.slab.buf, index.cols, index.n_alt
     unphased = np.zeros((len(lines), len(selection.samples) if selection.unphased else 0), np.bool_)
+    ploidy = np.zeros(len(selection.chosen), np.int8)
     if target:
         rows = np.empty((len(lines), selection.k), np.int8)
-        done, fault, sample, at = parse.target_lines(buf, cols, lines, n_alt, rows, unphased)
+        done, fault, sample, at = target_lines(buf, cols, lines, n_alt, rows, unphased)
     else:
         rows = np.empty((int(n_alt[lines].sum()), selection.row_bytes), np.uint8)
-        done, fault, sample, at = parse.pack_lines(buf, cols, lines, n_alt, selection.slots, selection.chosen, rows)
+        chosen = (selection.slots, selection.chosen, ploidy)
+        done, fault, sample, at = parse.pack_lines(buf, cols, lines, n_alt, *chosen, rows)
     error = None
     if fault != parse.OK:
-        error = _genotype_error(index, int(lines[done]), fault, sample, at, selection, target)
-        all_pos = all_pos[: lines[done] - start + 1]
+        stop = int(lines[done])
+        if fault != parse.CHANGED:
+            error = _genotype_error(index, stop, fault, sample, at, selection, target)
+            stop += 1  # for its position to be seen
         lines = lines[:done]
         rows = rows[: done if target else int(n_alt[lines].sum())]
     names = (index.field(lines, field) for field in (parse.ID, parse.REF, parse.ALT))
@@ -141,8 +156,26 @@ def _parse_run(index: _Index, start: int, stop: int, selection: Selection, regio
         marked = unphased[: len(lines)] if unphased.any() else None
         data = Targets(sites, rows, selection.samples, marked)
     else:
-        data = Haplotypes(sites, rows, selection.k)
-    return Part(contig, all_pos, data, int(monomorphic.sum()), error)
+        data = Haplotypes.of_pairs(sites, rows, ploidy if len(lines) else None, len(ploidy))
+    part = Part(contig, all_pos[: stop - start], data, int(monomorphic[: stop - start].sum()), error)
+    return part, stop
+
+
+def _lost_half(before: Haplotypes | Targets, last: Haplotypes | Targets, selection: Selection) -> bool:
+    """Whether the file's last line, which has no newline, ends in a haploid call, of the last sample, where the line
+    before has a diploid one, and nobody else's ploidy changes."""
+    if not len(last.sites) or last.sites.contig != before.sites.contig or selection.slots[-1] < 0:
+        return False
+    changed = _haploid(before) - _haploid(last)  # of a call that is missing NaN
+    return bool(changed[-1] == -1 and not (np.abs(changed[:-1]) == 1).any())
+
+
+def _haploid(data: Haplotypes | Targets) -> np.ndarray:
+    """(samples,) float64: 1 where the last record's call is haploid, 0 diploid, NaN missing."""
+    if isinstance(data, Haplotypes):
+        return np.zeros(data.people) if data.ploidy is None else 2.0 - data.ploidy
+    first, second = data.alleles[-1, 0::2], data.alleles[-1, 1::2]
+    return np.where((first < 0) & (second < 0), np.nan, second == ABSENT)
 
 
 def _genotype_error(

@@ -14,9 +14,7 @@ import contextlib
 import os
 import struct
 from collections.abc import Iterator
-from functools import cache, lru_cache
-from itertools import pairwise
-from math import isnan
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -25,32 +23,17 @@ import numpy as np
 from npimpute import __version__
 from npimpute.errors import ConfigError, InputError
 from npimpute.outputs import check_place, file_errors, temporary
-from npimpute.types import Dosages
+from npimpute.types import Dosages, first_haplotypes
 from npimpute.vcf import encode
-from npimpute.vcf.bgzf import BgzfWriter
+from npimpute.vcf.bgzf import BLOCK, DEFAULT_LEVEL, EOF_BLOCK, BgzfWriter, compress_block
+from npimpute.vcf.info import INFO_LINES, NUMBER, bcf_leads, rounded_info, text_leads
+from npimpute.vcf.pieces import Pieces
 
 # A .tbi cannot address positions beyond this.
 TBI_LIMIT = 2**29
 
 # Rendered at a time; a single record of very many samples may take more.
 CHUNK_BYTES = 8 << 20
-
-INFO_LINES = {
-    "AF": ("A", "Float", "Estimated ALT allele frequency in the target samples: mean ALT probability"),
-    "DR2": ("A", "Float", "Dosage R-squared: estimated squared correlation of ALT probability and true allele"),
-    "R2": ("A", "Float", "Same value as DR2"),
-    "INFO": ("A", "Float", "IMPUTE info score; equal to DR2, as haplotypes are imputed independently"),
-    "ER2": ("A", "Float", "Empirical R-squared at typed sites: leave-one-out ALT probability against the allele"),
-    "NH": ("1", "Integer", "Number of haplotypes in SP and SPQ"),
-    "SP": ("A", "Float", "Sum of ALT probabilities over haplotypes; adds up over batches of samples"),
-    "SPQ": (
-        "A",
-        "Float",
-        "Sum of p(1-p) over haplotypes; adds up over batches of samples, and DR2 = 1 - SPQ / (SP (1 - SP / NH))",
-    ),
-    "TYPED": ("0", "Flag", "Site was genotyped in the target"),
-    "IMP": ("0", "Flag", "Genotypes at this site were imputed"),
-}
 
 # Fields of one request: name -> (kernel's number, Number, Type, Description).
 FORMAT_LINES = {
@@ -63,23 +46,14 @@ FORMAT_LINES = {
 }
 FORMATS = ("GT", "DS", "HDS", "GP", "AP")
 
-# How INFO values are printed; None: six significant digits.
-_DECIMALS = {"AF": 6, "DR2": 4, "R2": 4, "INFO": 4, "ER2": 4, "SP": None, "SPQ": None}
-
-# BCF: CHROM, POS, length of REF, QUAL, counts of alleles and INFO keys, counts of fields and samples.
-_SITE = struct.Struct("<iiiIII")
-_NUMBER = {key: number for number, key in enumerate(["PASS", *INFO_LINES])}
-_INT8, _INT32, _FLOAT, _CHAR = 1, 3, 5, 7
-_PASS = bytes([1 << 4 | _INT8, 0])
-_FLAG_BYTES = {key: bytes([1 << 4 | _INT8, _NUMBER[key], 0]) for key in ("TYPED", "IMP")}
-
 
 class VariantWriter:
     """Write records, in file order, with any number of `write` calls inside a `with` block.
 
     path: .vcf.gz and .bcf are indexed (.tbi, .csi), .vcf is not. contigs: (name, length in bp or None) in file
     order. formats: of FORMATS, in that order in the file, GT first; "AP" writes AP1 and AP2; without samples the file
-    is sites only and they are not used. threads: workers that compress.
+    is sites only and they are not used. threads: workers that compress. pieces: a directory that keeps what is written
+    until the file is complete, also where that is not reached, and the sizes of those it holds, which come first.
 
     Raises ConfigError for an unusable name or format list; InputError where the file exists (and not `overwrite`),
     its directory is missing or not writable, or the disk is full.
@@ -93,6 +67,7 @@ class VariantWriter:
         formats: tuple[str, ...],
         threads: int = 1,
         overwrite: bool = False,
+        pieces: tuple[Path, list[int]] | None = None,
     ) -> None:
         self._path, self._overwrite = Path(path), overwrite
         self._kind = file_kind(self._path)
@@ -104,53 +79,94 @@ class VariantWriter:
         self._header = _header_text(self._samples, contigs, self._names)
         self._fields = np.array([FORMAT_LINES[name][0] for name in self._names], np.int64)
         self._threads = threads
-        self._last_position = max((length or 0 for _, length in contigs), default=0)
-        self._out = None
+        self.last_position = max((length or 0 for _, length in contigs), default=0)
+        self._out, self._kept, self._suffix = None, pieces, None
 
     def __enter__(self) -> Self:
+        packed = self._kind != ".vcf"
+        if self._kept is not None:
+            self._out = Pieces(*self._kept, packed, self._threads)
+            return self
         with file_errors(self._path):
-            self._out = open(self._temp, "wb") if self._kind == ".vcf" else BgzfWriter(self._temp, self._threads)
-        text = self._header.encode()
-        if self._kind == ".bcf":
-            text = b"BCF\x02\x02" + struct.pack("<I", len(text) + 1) + text + b"\x00"
+            self._out = BgzfWriter(self._temp, self._threads) if packed else open(self._temp, "wb")
         try:
-            self._put(text)
+            self._put(self._head())
         except BaseException:
             self._discard()
             raise
         return self
 
     def write(self, dosages: Dosages) -> None:
-        """Append the records of `dosages`; its p has two columns per sample, in the order of `samples`."""
-        if dosages.p.shape[1] != 2 * len(self._samples):
+        """Append the records of `dosages`, whose haplotypes are those of `samples`, in their order."""
+        first = first_haplotypes(dosages.ploidy if self._samples else None, dosages.p.shape[1])
+        if len(first) != len(self._samples) + 1 or first[-1] != dosages.p.shape[1]:
             raise ValueError(f"{dosages.p.shape[1]} haplotypes for {len(self._samples)} samples")
-        if dosages.sites.contig not in self._contigs:
+        if not self.knows(dosages.sites.contig):
             raise ValueError(f"contig {dosages.sites.contig} is not among the writer's contigs")
-        for part in _chunks(dosages, self._fields):
-            self._put(self._render(part))
-            end = int(part.sites.pos[-1]) + max(map(len, part.sites.ref)) - 1
-            self._last_position = max(self._last_position, end)
+        for part in _chunks(dosages, self._fields, len(self._samples)):
+            self._put(self._render(part, first))
+            self.reach(int(part.sites.pos[-1]) + max(map(len, part.sites.ref)) - 1)
+
+    def knows(self, contig: str) -> bool:
+        """Whether the header names it."""
+        return contig in self._contigs
+
+    def reach(self, position: int) -> None:
+        """Notes that a record extends to ``position``."""
+        self.last_position = max(self.last_position, position)
+
+    def end_piece(self) -> list[int]:
+        """What was written since the last such call is complete, and stays should the run be stopped; the sizes of all
+        pieces."""
+        self._out.end()
+        return self._out.sizes
+
+    def complete(self) -> None:
+        """Nothing is written any more. All that may still fail for want of space is done, so that leaving the block
+        only renames; without this call leaving it does both."""
+        with file_errors(self._path):
+            if self._kept is None:
+                self._out.close()
+            else:
+                self._join()
+            self._suffix = _build_index(self._temp, self._path, self.last_position)
 
     def __exit__(self, kind, value, trace) -> None:
         if kind is not None:
             return self._discard()
         try:
+            if self._suffix is None:
+                self.complete()
             with file_errors(self._path):
-                self._out.close()
-                publish(self._temp, self._path, self._last_position, self._overwrite)
+                _rename(self._temp, self._path, self._suffix, self._overwrite)
         except BaseException:
             self._discard()
             raise
 
-    def _render(self, part: Dosages) -> np.ndarray:
+    def _head(self) -> bytes:
+        text = self._header.encode()
+        return text if self._kind != ".bcf" else b"BCF\x02\x02" + struct.pack("<I", len(text) + 1) + text + b"\x00"
+
+    def _join(self) -> None:
+        """The whole file from its pieces."""
+        head, packed = self._head(), self._kind != ".vcf"
+        with open(self._temp, "wb") as out:
+            for start in range(0, len(head), BLOCK):
+                block = head[start : start + BLOCK]
+                out.write(compress_block(block, DEFAULT_LEVEL) if packed else block)
+            self._out.join(out)
+            out.write(EOF_BLOCK if packed else b"")
+
+    def _render(self, part: Dosages, first: np.ndarray) -> np.ndarray:
         """(b,) uint8: the records of one chunk."""
         n_alt = part.sites.n_alt()
         rows = np.concatenate([[0], np.cumsum(n_alt)])
-        info = _rounded_info(part)
+        info = rounded_info(part)
         if self._kind == ".bcf":
-            leads = _bcf_leads(part, rows, info, self._contigs[part.sites.contig], len(self._names))
+            size = len(self._names) << 24 | len(self._samples)
+            leads = bcf_leads(part, rows, info, self._contigs[part.sites.contig], size)
         else:
-            leads = _text_leads(part, rows, info, ":".join(self._names))
+            leads = text_leads(part, rows, info, ":".join(self._names))
         lead = np.frombuffer(bytearray().join(leads), np.uint8)
         ends = np.cumsum(np.fromiter(map(len, leads), np.int64, len(leads)))
         codes = np.empty(int(encode.sample_values(self._fields, n_alt).max()) * len(self._samples), np.int16)
@@ -158,10 +174,10 @@ class VariantWriter:
         out = np.empty(int(bound.sum()) + len(lead), np.uint8)
         p = np.ascontiguousarray(part.p, np.float32)
         if self._kind == ".bcf":
-            keys = np.arange(len(self._names)) + len(_NUMBER)
-            used = encode.bcf_records(p, n_alt, self._fields, keys, lead, ends, _floats(), codes, out)
+            keys = np.arange(len(self._names)) + len(NUMBER)
+            used = encode.bcf_records(p, first, n_alt, self._fields, keys, lead, ends, _floats(), codes, out)
         else:
-            used = encode.text_records(p, n_alt, self._fields, lead, ends, _texts(), codes, out)
+            used = encode.text_records(p, first, n_alt, self._fields, lead, ends, _texts(), codes, out)
         return out[:used]
 
     def _put(self, data) -> None:
@@ -172,7 +188,7 @@ class VariantWriter:
         """Remove the temporary files."""
         # Closing flushes, which fails again where the disk is full.
         with contextlib.suppress(OSError):
-            (self._out.abort if isinstance(self._out, BgzfWriter) else self._out.close)()
+            (self._out.abort if hasattr(self._out, "abort") else self._out.close)()
         discard(self._temp)
 
 
@@ -182,7 +198,11 @@ def publish(temp: Path, path: Path, last_position: int, overwrite: bool) -> None
     last_position: the largest of the records and of the header's contig lengths. Raises InputError where ``path``
     exists by now (and not ``overwrite``) or the index cannot be built, OSError as the file system does.
     """
-    suffix = _build_index(temp, path, last_position)
+    _rename(temp, path, _build_index(temp, path, last_position), overwrite)
+
+
+def _rename(temp: Path, path: Path, suffix: str, overwrite: bool) -> None:
+    """Gives the file and its index, the suffix of which may be "", their final names."""
     check_place(path, overwrite)  # once more: another run may have finished meanwhile
     # In this order no moment pairs data with the index of another file, and data never waits for its index.
     for old in (".tbi", ".csi", ""):
@@ -268,129 +288,16 @@ def _floats() -> np.ndarray:
     return encode.float_table()
 
 
-def _chunks(dosages: Dosages, fields: np.ndarray) -> Iterator[Dosages]:
+def _chunks(dosages: Dosages, fields: np.ndarray, n_samples: int) -> Iterator[Dosages]:
     """Consecutive parts of about CHUNK_BYTES when rendered, at least one record each."""
     n_alt = dosages.sites.n_alt()
     rows = np.concatenate([[0], np.cumsum(n_alt)])
     # 256 stands for the fixed columns, which matter where there are few samples.
-    size = encode.record_bounds(fields, n_alt, dosages.p.shape[1] // 2) + 256
+    size = encode.record_bounds(fields, n_alt, n_samples) + 256
     total = np.concatenate([[0], np.cumsum(size)])
     start = 0
     while start < len(n_alt):
         stop = max(start + 1, int(np.searchsorted(total, total[start] + CHUNK_BYTES, "right")) - 1)
         site, row = slice(start, stop), slice(rows[start], rows[stop])
-        by_row = (a[row] for a in (dosages.af, dosages.dr2, dosages.er2, dosages.n_hap, dosages.sum_p, dosages.sum_pq))
-        sites = dosages.sites.slice(start, stop)
-        yield Dosages(sites, dosages.p[row], dosages.typed[site], dosages.imputed[site], *by_row)
+        yield dosages.take(site, row, dosages.sites.slice(start, stop))
         start = stop
-
-
-def _rounded_info(dosages: Dosages) -> dict[str, np.ndarray]:
-    """Row values of the Float keys as printed, float64."""
-    out = {"AF": dosages.af, "DR2": dosages.dr2, "R2": dosages.dr2, "INFO": dosages.dr2, "ER2": dosages.er2}
-    out |= {"SP": dosages.sum_p, "SPQ": dosages.sum_pq}
-    return {key: _rounded(key, values) for key, values in out.items()}
-
-
-def _rounded(key: str, values: np.ndarray) -> np.ndarray:
-    if _DECIMALS[key] is None:
-        # Six significant digits are what htslib prints, so that its rendering of the BCF equals the VCF's.
-        return np.array([float(f"{x:.6g}") for x in values.tolist()])
-    # Adding 0 turns -0 into 0.
-    return np.round(values.astype(np.float64), _DECIMALS[key]) + 0.0
-
-
-def info_words(key: str, values: np.ndarray) -> list[str]:
-    """The text of row values of a Float key of INFO."""
-    return _words(_rounded(key, values), _DECIMALS[key])
-
-
-def _words(values: np.ndarray, decimals: int | None) -> list[str]:
-    """Values as text without trailing zeros; decimals None: six significant digits."""
-    if decimals is None:
-        return [f"{x:.6g}" for x in values.tolist()]
-    return ["." if isnan(x) else f"{x:.{decimals}f}".rstrip("0").rstrip(".") for x in values.tolist()]
-
-
-def _er2_known(part: Dosages, rows: np.ndarray) -> np.ndarray:
-    """(s,) bool: typed, and the leave-one-out value of one of the ALT alleles is known."""
-    known = np.concatenate([[0], np.cumsum(~np.isnan(part.er2))])
-    return part.typed & (known[rows[1:]] > known[rows[:-1]])
-
-
-def _text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], formats: str) -> list[bytes]:
-    """The fixed columns of each line, up to FORMAT."""
-    columns = []
-    for key, values in info.items():
-        words = _words(values, _DECIMALS[key])
-        if len(words) != len(part.sites) or part.sites.alt.count("."):
-            words = [",".join(words[a:b]) for a, b in pairwise(rows.tolist())]
-        columns.append(words)
-    sites, n_hap, er2 = part.sites, part.n_hap.tolist(), _er2_known(part, rows).tolist()
-    flags = [";TYPED" * bool(t) + ";IMP" * bool(i) for t, i in zip(part.typed, part.imputed, strict=True)]
-    leads = []
-    head, tail = f"{sites.contig}\t", f"\t{formats}" if formats else ""
-    fixed = zip(sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, rows.tolist(), er2, *columns, strict=False)
-    for pos, name, ref, alt, flag, row, typed, af, dr2, r2, score, e, sp, spq in fixed:
-        if alt == ".":
-            text = flag[1:] or "."
-        else:
-            er2_text = f";ER2={e}" if typed else ""
-            text = f"AF={af};DR2={dr2};R2={r2};INFO={score}{er2_text};NH={n_hap[row]};SP={sp};SPQ={spq}{flag}"
-        leads.append(f"{head}{pos}\t{name}\t{ref}\t{alt}\t.\tPASS\t{text}{tail}".encode())
-    return leads
-
-
-def _bcf_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], contig: int, n_fields: int) -> list[bytes]:
-    """The part of each BCF record that all samples share, from CHROM to INFO."""
-    floats = {key: _float_bytes(values) for key, values in info.items()}
-    n_hap = part.n_hap.astype("<i4").tobytes()
-    typed, imputed = _FLAG_BYTES["TYPED"], _FLAG_BYTES["IMP"]
-    flags = [typed * bool(t) + imputed * bool(i) for t, i in zip(part.typed, part.imputed, strict=True)]
-    sites, size = part.sites, n_fields << 24 | part.p.shape[1] // 2
-    fixed = zip(sites.pos.tolist(), sites.ids, sites.ref, sites.alt, flags, pairwise(rows.tolist()), strict=True)
-    leads = []
-    for er2, (pos, name, ref, alt, flag, (a, b)) in zip(_er2_known(part, rows).tolist(), fixed, strict=True):
-        keys = _info_heads(b - a, er2)
-        counts = (b - a + 1) << 16 | len(keys) + len(flag) // len(typed)
-        site = _SITE.pack(contig, pos - 1, len(ref), encode.BCF_MISSING_FLOAT, counts, size)
-        parts = [site, _typed_text("" if name == "." else name), _typed_text(ref)]
-        parts.extend(_typed_text(allele) for allele in alt.split(",") if alt != ".")
-        parts.append(_PASS)
-        for key, head in keys.items():
-            values = n_hap[4 * a : 4 * a + 4] if key == "NH" else floats[key][4 * a : 4 * b]
-            parts += (head, values)
-        parts.append(flag)
-        leads.append(b"".join(parts))
-    return leads
-
-
-def _typed_size(size: int, kind: int) -> bytes:
-    """BCF type descriptor of a vector; sizes of 15 and more follow as an int32 of their own."""
-    if size < 15:
-        return bytes([size << 4 | kind])
-    return bytes([15 << 4 | kind, 1 << 4 | _INT32]) + struct.pack("<i", size)
-
-
-@lru_cache(4096)
-def _typed_text(text: str) -> bytes:
-    data = text.encode()
-    return _typed_size(len(data), _CHAR) + data
-
-
-@lru_cache(4096)
-def _info_heads(n_alt: int, er2: bool) -> dict[str, bytes]:
-    """What precedes the values of each INFO key but the flags, in order; a site without ALT has none."""
-    heads = {}
-    for key in INFO_LINES:
-        if n_alt and key not in _FLAG_BYTES and (er2 or key != "ER2"):
-            kind = _typed_size(1, _INT32) if key == "NH" else _typed_size(n_alt, _FLOAT)
-            heads[key] = bytes([1 << 4 | _INT8, _NUMBER[key]]) + kind
-    return heads
-
-
-def _float_bytes(values: np.ndarray) -> bytes:
-    """Little-endian float32, with BCF's pattern for the missing ones."""
-    single = values.astype("<f4")
-    single.view("<u4")[np.isnan(values)] = encode.BCF_MISSING_FLOAT
-    return single.tobytes()
