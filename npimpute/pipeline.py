@@ -14,6 +14,7 @@ import numpy as np
 from .config import PhaseConfig, RunConfig
 from .context.windows import Window, WindowSize, cut_windows
 from .contigs import contig_key
+from .dosage.by_turns import imputed
 from .dosage.quality import SampleQuality
 from .dosage.stitch import StitchConfig, stitch
 from .engine.base import Engine
@@ -62,10 +63,10 @@ def _run(config: RunConfig, kept: Kept | None, progress: Callable[[float], None]
         done = _restore(kept, outputs, summary, quality) if kept else 0
         windows = _windows(panel, chunks, parts, genetic_map, region, config, summary, report)
         for window, part in islice(windows, done, None):
-            p = engine.impute(window, _progress_from(summary, targets, window, progress))
-            for dosages in stitch(window, p, engine.error_rate, part, stitching, quality):
-                _write(outputs, dosages, config)
-                _count(summary, dosages)
+            with imputed(engine, window, config.out, _progress_from(summary, targets, window, progress)) as p:
+                for dosages in stitch(window, p, engine.error_rate, part, stitching, quality):
+                    _write(outputs, dosages, config)
+                    _count(summary, dosages)
             if kept:
                 _keep(kept, outputs, engine, summary, quality)
         check_overlap(config, summary, panel, targets)

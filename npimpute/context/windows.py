@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ..types import Haplotypes, Targets
 # Bytes that one window may need for panel bits, dosages and the engine's tables, roughly.
 WINDOW_BYTES = 1 << 30
 MIN_WINDOW_SITES = 2_000
+# More target haplotypes than TOGETHER are imputed by turns. If windows were cut shorter for them instead, their flanks
+# would soon be most of the work. What is imputed of a window waits on disk for the others and takes so much there.
+TOGETHER, WAITING_BYTES = 2_000, 8 << 30
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ class Window:
         """(r,) bool: the panel's rows that belong to typed sites."""
         return np.repeat(np.isin(np.arange(len(self.panel.sites)), self.typed), np.diff(self.panel.row_start()))
 
+    def turns(self) -> list[Window]:
+        """The window of TOGETHER targets each, as few as hold all, about equally many."""
+        n = self.alleles.shape[1]
+        ends = np.linspace(0, n, -(-n // TOGETHER) + 1).astype(int)
+        return [replace(self, alleles=self.alleles[:, a:b]) for a, b in pairwise(ends)]
+
 
 @dataclass(frozen=True)
 class WindowSize:
@@ -49,9 +59,11 @@ class WindowSize:
     flank_cm: float
 
 
-def _site_bytes(k: int, n: int) -> float:
-    """What a panel site costs: a bit and, with classes over ~32 sites, two more bits a haplotype; dosages twice."""
-    return k / 8 + k / 16 + 8 * n
+def _most_sites(k: int, n: int) -> int:
+    """That a window may write, of k panel and n target haplotypes. A site costs a bit and, with classes over ~32 sites,
+    two more bits a panel haplotype; dosages twice."""
+    in_memory = WINDOW_BYTES / (k / 8 + k / 16 + 8 * min(n, TOGETHER))
+    return max(MIN_WINDOW_SITES, int(min(in_memory, WAITING_BYTES / (4 * n))))
 
 
 class _Buffer:
@@ -114,7 +126,7 @@ def cut_windows(
     span_start = 0
     for chunk in chunks:
         buffer.add(chunk)
-        most = max(MIN_WINDOW_SITES, int(WINDOW_BYTES / _site_bytes(chunk.k, targets.alleles.shape[1])))
+        most = _most_sites(chunk.k, targets.alleles.shape[1])
         while (stop := buffer.core_stop(most, size)) is not None:
             last_pos = buffer.joined()[0].sites.pos[stop - 1]
             span = (span_start, int(np.searchsorted(targets.sites.pos, last_pos, side="right")))
@@ -136,13 +148,11 @@ def _window(
     first, end = min(first, span[0]), max(end, span[1])
     near = targets.slice(first, end)
     alignment = aligned(panel, near, mending)
-    alleles = near.alleles[alignment.target_index]
-    codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)
     return Window(
         panel=panel,
         cm=cm,
         typed=alignment.panel_index,
-        alleles=np.where(alleles < 0, -1, codes).astype(np.int8),
+        alleles=alignment.translated(near.alleles),
         start=buffer.written,
         stop=stop,
         span=span,

@@ -10,10 +10,11 @@ import numpy as np
 from ..context.windows import Window
 from ..panel.align import Match, is_used
 from ..types import ROW_VALUES, Dosages, Sites, Targets
+from .by_turns import Waiting
 from .quality import SampleQuality, dr2, er2, expected_r2, row_sums
 
-# Rows stitched at a time: enough for fast array code, few enough to stay small beside a window.
-CHUNK_ROWS = 8_192
+# Rows stitched at a time, and probabilities: enough for fast array code, few enough to stay small beside a window.
+CHUNK_ROWS, CHUNK_VALUES = 8_192, 1 << 23
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class StitchConfig:
 
 def stitch(
     window: Window,
-    p: np.ndarray,
+    p: np.ndarray | Waiting,
     error_rate: float,
     targets: Targets,
     config: StitchConfig,
@@ -39,10 +40,10 @@ def stitch(
     p: (n, r) float32 from an engine. quality: receives the samples' figures.
     """
     rows = window.panel.row_start()
-    start = window.start
+    start, chunk_rows = window.start, max(1, min(CHUNK_ROWS, CHUNK_VALUES // p.shape[0]))
     only = _target_only(window, targets) if config.all_typed else np.empty(0, np.int64)
     while start < window.stop:
-        stop = int(np.searchsorted(rows, rows[start] + CHUNK_ROWS, side="left"))
+        stop = int(np.searchsorted(rows, rows[start] + chunk_rows, side="left"))
         stop = min(max(stop, start + 1), window.stop)
         stop = int(np.searchsorted(window.panel.sites.pos, window.panel.sites.pos[stop - 1], side="right"))
         dosages = _panel_sites(window, p, rows, start, stop, error_rate, config.keep_typed, quality, targets.ploidy)

@@ -41,6 +41,11 @@ class Engine(Protocol):
         """Those of ``RunConfig``'s ne and err that it was given or has estimated, by their names."""
         ...
 
+    def settle(self, window: Window) -> None:
+        """Estimates what is still to be estimated, as ``impute`` would, so that the window's targets may be imputed in
+        parts. It has a typed site."""
+        ...
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """(n, r) float32: probability that each target haplotype carries each panel row's ALT allele.
 

@@ -40,6 +40,9 @@ class BlockEngine:
         """See ``Engine``."""
         return {"err": self.error_rate}
 
+    def settle(self, window: Window) -> None:
+        """Nothing is estimated."""
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``; rows of the flanks, and all where no site is typed, get the panel's frequencies."""
         p = panel_frequencies(window)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..context.windows import Window
 from .base import Engine
-from .self_imputed import in_turn, self_impute
+from .self_imputed import SelfImputing, in_turn
 
 
 class Calibrated:
@@ -17,7 +17,7 @@ class Calibrated:
 
     def __init__(self, engine: Engine, haplotypes: int, seed: int):
         self.name = engine.name
-        self._engine, self._haplotypes, self._seed = engine, haplotypes, seed
+        self._engine, self._haplotypes, self._self_impute = engine, haplotypes, SelfImputing(haplotypes, seed)
 
     @property
     def error_rate(self) -> float:
@@ -28,11 +28,15 @@ class Calibrated:
         """See ``Engine``."""
         return self._engine.estimates
 
+    def settle(self, window: Window) -> None:
+        """See ``Engine``."""
+        self._engine.settle(window)
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Typed rows are the engine's, and all where nobody can be hidden."""
         first, later = in_turn(progress, window.alleles.shape[1], self._haplotypes)
         p = self._engine.impute(window, first)
-        sums = self_impute(self._engine.impute, window, self._haplotypes, self._seed, later)
+        sums = self._self_impute(self._engine.impute, window, later)
         if sums.n:
             untyped = ~window.typed_rows()
             slope = np.where(untyped, sums.slope(), 1)

@@ -50,6 +50,11 @@ class LiStephens:
         """See ``Engine``."""
         return {name: value for name, value in (("ne", self._ne), ("err", self._err)) if value is not None}
 
+    def settle(self, window: Window) -> None:
+        """See ``Engine``."""
+        if self._ne is None or self._err is None:
+            self._ne, self._err = estimate(window, self._ne, self._err, self._threads, self._seed)
+
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
         if len(window.typed) == 0:
@@ -67,8 +72,7 @@ class LiStephens:
     def _run(
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
     ) -> tuple[np.ndarray, Prepared, Ranking]:
-        if self._ne is None or self._err is None:
-            self._ne, self._err = estimate(window, self._ne, self._err, self._threads, self._seed)
+        self.settle(window)
         prepared = prepare(window, self._threads)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k))
         return run_passes(prepared, self.ne, self.error_rate, self._threads, ranking, progress), prepared, ranking

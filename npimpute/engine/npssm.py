@@ -13,7 +13,7 @@ from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
-from .self_imputed import in_turn, self_impute
+from .self_imputed import SelfImputing, in_turn
 
 # Sequences of one batch; results do not depend on it.
 BATCH = 4096
@@ -70,7 +70,8 @@ class NPSSMEngine:
         seed: int = 1,
     ):
         self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
-        self._li_stephens, self._calibrate, self._threads, self._seed = li_stephens, calibrate, threads, seed
+        self._li_stephens, self._calibrate, self._threads = li_stephens, calibrate, threads
+        self._self_impute = SelfImputing(calibrate, seed)
 
     @property
     def error_rate(self) -> float:
@@ -80,6 +81,10 @@ class NPSSMEngine:
     def estimates(self) -> dict[str, float]:
         """See ``Engine``."""
         return self._li_stephens.estimates
+
+    def settle(self, window: Window) -> None:
+        """See ``Engine``."""
+        self._li_stephens.settle(window)
 
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``."""
@@ -95,7 +100,7 @@ class NPSSMEngine:
         ls = self._li_stephens
         first, later = in_turn(progress, window.alleles.shape[1], self._calibrate)
         copying = ls.copying(window, self._config.size, self._config.haplotypes, first)
-        known = self_impute(ls.impute, window, self._calibrate, self._seed, later).features()
+        known = self._self_impute(ls.impute, window, later).features()
         fraction = copying.prepared.queries.fraction
         rows = Untyped(window.panel.bits, *Places.of(copying), fraction, ~window.typed_rows(), known)
         starts = window.panel.row_start()

@@ -6,6 +6,7 @@ genotypes are often wrong, or where the site mutated more than once, an imputed 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -99,6 +100,26 @@ def self_impute(
         sums.n += len(columns)
         progress(done / len(turns))
     return sums
+
+
+class SelfImputing:
+    """``self_impute`` of so many ``haplotypes``, which remembers the last window: its targets may come in parts."""
+
+    def __init__(self, haplotypes: int, seed: int):
+        self._haplotypes, self._seed = haplotypes, seed
+        self._panel, self._typed, self._sums = None, None, None
+
+    def __call__(
+        self,
+        impute: Callable[[Window], np.ndarray],
+        window: Window,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> SelfImputed:
+        # A reference that does not keep a panel in memory that nobody else wants.
+        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
+            self._sums = self_impute(impute, window, self._haplotypes, self._seed, progress)
+            self._panel, self._typed = weakref.ref(window.panel), window.typed
+        return self._sums
 
 
 def _turns(people: int, hidden: int, seed: int) -> list[np.ndarray]:

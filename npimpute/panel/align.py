@@ -113,6 +113,14 @@ class Alignment:
     codes: np.ndarray
     kind: np.ndarray
 
+    def translated(self, alleles: np.ndarray) -> np.ndarray:
+        """(t, n) int8: the targets' ``alleles`` (s, n) of the pairs as the panel codes them, -1 missing."""
+        out = np.empty((len(self.codes), alleles.shape[1]), np.int8)
+        # Row by row: an index of all at once would take eight times the memory of the alleles.
+        for row, codes, t in zip(out, self.codes, self.target_index, strict=True):
+            row[:] = np.where(alleles[t] < 0, np.int8(-1), codes[np.maximum(alleles[t], 0)])
+        return out
+
 
 @dataclass(frozen=True)
 class _Record:

@@ -153,15 +153,13 @@ def _phase_stretch(
     progress: Callable[[float], None],
 ) -> Phased:
     at, sites = alignment.target_index, panel.sites.take(alignment.panel_index)
-    alleles = _in_pairs(targets.alleles[at], targets.ploidy)
-    codes = np.take_along_axis(alignment.codes, np.maximum(alleles, 0).astype(np.int64), axis=1)
-    codes = np.where(alleles < 0, -1, codes).astype(np.int8)
+    codes = _in_pairs(alignment.translated(targets.alleles), targets.ploidy)
     pairs = np.ascontiguousarray(codes.reshape(len(at), -1, 2).transpose(1, 2, 0))
     is_open = np.zeros((len(pairs), len(at)), np.bool_)
     if targets.unphased is not None:
         is_open[:] = targets.unphased[at].T
         # Of a half-missing call the half that is known is on no known haplotype.
-        pairs = np.where((pairs < 0).any(axis=1, keepdims=True), np.int8(-1), pairs)
+        pairs[np.broadcast_to((pairs < 0).any(axis=1, keepdims=True), pairs.shape)] = -1
     cm = genetic_map.to_cm(sites.contig, sites.pos)
     distance = 0.04 * ne * np.maximum(np.diff(cm, prepend=cm[:1]), 1e-7)
     copies = np.zeros(0, np.int64) if targets.ploidy is None else np.flatnonzero(~present(targets.ploidy))
