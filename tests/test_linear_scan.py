@@ -71,6 +71,18 @@ def test_selective_scan_in_blocks_equals_the_loop_forward_and_backward(b, length
         assert_close(got.detach(), wanted.detach(), dtype)
 
 
+def test_autocast_leaves_the_selective_scan_in_blocks_as_it_is():
+    g = torch.Generator().manual_seed(0)
+    u, B, C = (torch.randn(size, generator=g) for size in ((2, 70, 5), *2 * [(2, 70, 3)]))
+    inputs = [x.requires_grad_() for x in (u, torch.rand(2, 70, 5, generator=g), -torch.rand(5, 3, generator=g), B, C)]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, last = blocks.selective_scan(*inputs)
+        found.append((y, last, *torch.autograd.grad(y.square().sum(), inputs)))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @FAST
 def test_gradients_are_those_of_finite_differences(run):
     assert torch.autograd.gradcheck(run, [x.requires_grad_() for x in example((2, 35, 2))])

@@ -180,6 +180,14 @@ def test_gpu_wrappers_carry_the_state_that_the_packages_do_not(packages, monkeyp
             torch.testing.assert_close(a, b)
 
 
+def test_autocast_leaves_what_gpu_wrappers_carry_as_it_is():
+    _, delta, A, _, C, state = example((2, 30, 6, 4), torch.float32)
+    wanted = gpu._carry(delta, A, C, state)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = gpu._carry(delta, A, C, state)
+    assert all(torch.equal(*pair) for pair in zip(got, wanted, strict=True))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_cuda_equals_the_loop(shape):
@@ -198,6 +206,8 @@ def test_the_choice_and_its_reason(caplog):
         assert "mamba-ssm is not installed" in select.scan_backend("cuda", torch.float32)[1]
     assert select.conv_backend("cpu", torch.float32, 9)[0] == "numba"
     assert select.conv_backend("cpu", torch.bfloat16, 4)[0] == "torch"
+    for found in (select.scan_backend("cuda", torch.float64), select.conv_backend("cuda", torch.float64, 4)):
+        assert found[0] == "torch" and "float32 and less, not torch.float64" in found[1]
     assert select.conv_backend("cuda", torch.float32, 9) == ("torch", "causal-conv1d takes widths 2 to 4, not 9")
     select._say.cache_clear()
     caplog.set_level(logging.INFO)

@@ -323,7 +323,7 @@ def test_rows_that_cannot_be_read_are_left_out(fasta, tmp_path, caplog):
     read = Rows(genome, found, head, 6)
     assert read.kept.tolist() == [0, 3] and read.labels.tolist() == [1, 0]
     assert read.status == ["ok", "reference mismatch", "no contig", "ok"]
-    assert "2 of 4 rows cannot be used" in caplog.text
+    assert "2 of 4 rows are used: 2 ok, 1 reference mismatch, 1 no contig" in caplog.text
     windows = read.windows(np.array([0, 1]), np.array([False, True]))
     assert (windows.tokens != windows.other).sum(1).tolist() == [1, 1]
     assert windows.tokens[1].tolist() == [3 - t for t in windows.tokens[0].tolist()[::-1]]

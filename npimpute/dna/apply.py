@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.device import choose_device
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from .bins import check_whole, embed_bins
 from .genome import Genome, open_genome
 from .predict import ReadConfig, Reader, embed_intervals, embed_variants, score_variants
 from .results import check_output, write_results
-from .windows import OK, Interval, Variant, check_contigs, read_intervals, read_variants
+from .windows import (
+    Interval,
+    Variant,
+    check_contigs,
+    counted,
+    interval_status,
+    pair,
+    read_intervals,
+    read_variants,
+    warn_of_build,
+)
 
 log = logging.getLogger(__name__)
 Progress = Callable[[float], None]
+# Places that are looked at before all are read, to see whether they are of the genome's build.
+SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -91,12 +102,20 @@ def _opened(config: ApplyConfig) -> tuple[Genome, Sequence, Reader]:
     path = config.bed or config.vcf
     places = read_intervals(path) if config.bed else read_variants(path)
     check_contigs(genome, [place.contig for place in places], path)
+    some = places[:: -(-len(places) // SAMPLE)]
+    if config.bed:
+        status = [interval_status(genome, interval) for interval in some]
+    else:
+        status = [pair(genome, variant, config.read.length).status for variant in some]
+    warn_of_build(genome, status, path)
     return genome, places, reader
 
 
 def _bins(config: ApplyConfig, genome: Genome, reader: Reader, progress: Progress) -> tuple[dict, dict]:
     contigs = list(dict.fromkeys(genome.name(contig) for contig in config.contigs)) or list(genome.lengths)
     sizes = np.array([genome.lengths[contig] for contig in contigs])
+    if not sizes.any():
+        raise InputError(f"{genome.path}: {', '.join(contigs)} without a base: name another --contig")
     before = np.cumsum(sizes) - sizes
     places, status, means = [], [], []
     for contig, size, done in zip(contigs, sizes, before, strict=True):
@@ -134,7 +153,4 @@ def _written(config: ApplyConfig, columns: dict[str, np.ndarray], matrices: dict
     read = config.read
     about = {"model": str(config.model), "fasta": str(config.fasta), "length": read.length, "pool": read.pool}
     write_results(config.out, columns, matrices, {name: value for name, value in about.items() if value is not None})
-    counts = Counter(columns["status"].tolist())
-    done = counts.pop(OK, 0)
-    rest = "".join(f", {count} {status}" for status, count in counts.most_common())
-    log.info("%s: %d rows: %d ok%s", config.out, len(columns["status"]), done, rest)
+    log.info("%s: %d rows: %s", config.out, len(columns["status"]), counted(columns["status"].tolist()))

@@ -35,7 +35,7 @@ def embed_bins(
     one it is cut into such windows, each read by itself. A bin without a known base is NaN.
     """
     total = genome.lengths[genome.name(contig)]
-    step = reader.config.length or total
+    step = reader.config.length or max(1, total)  # a contig may be empty
     count = -(-total // size)
     sums = torch.zeros(count, reader.width)
     counts = torch.zeros(count)

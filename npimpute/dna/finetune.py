@@ -19,12 +19,25 @@ from ..errors import ConfigError, InputError
 from .genome import Genome
 from .heads import HeadConfig, Headed, HeadedConfig, head_loss, save_headed
 from .tables import Table
-from .tokens import Tokeniser, reverse_complement, tokeniser
-from .windows import INDEL, OK, Interval, Variant, centred, check_contigs, interval_status, pair
+from .tokens import N, Tokeniser, bases, reverse_complement, tokeniser
+from .windows import (
+    INDEL,
+    OK,
+    UNKNOWN,
+    Interval,
+    Variant,
+    centred,
+    check_contigs,
+    counted,
+    interval_status,
+    pair,
+    warn_of_build,
+)
 
 log = logging.getLogger(__name__)
 # Rows told at a time.
 ROWS = 16
+Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -102,7 +115,7 @@ def labels_of(table: Table, head: HeadConfig) -> np.ndarray:
 
 class Rows:
     """Rows of a table as windows. Those that cannot be read (see ``windows.Pair.status``) or whose labels are all
-    missing are left out, and the log says how many. Raises InputError where none is left."""
+    missing are left out, and the log says how many and why. Raises InputError where none is left."""
 
     def __init__(self, genome: Genome, table: Table, head: HeadConfig, vocabulary: int):
         self._genome, self._head, self._words = genome, head, tokeniser(vocabulary)
@@ -113,11 +126,12 @@ class Rows:
         usable = np.array([status in (OK, INDEL) for status in self.status])
         self.kept = np.flatnonzero(known & usable)
         self.labels, self._places = labels[self.kept], [table.places[i] for i in self.kept]
+        why = counted(np.where(known, self.status, "without a label").tolist())
         if not len(self.kept):
-            why = next((status for status in self.status if status not in (OK, INDEL)), "labels are missing")
-            raise InputError(f"{table.path}: no row can be used ({why})")
+            raise InputError(f"{table.path}: no row can be used: {why}; is it of the build of {genome.path}?")
         if len(self.kept) < len(table):
-            log.warning("%s: %d of %d rows cannot be used", table.path, len(table) - len(self.kept), len(table))
+            log.warning("%s: %d of %d rows are used: %s", table.path, len(self.kept), len(table), why)
+            warn_of_build(genome, self.status, table.path)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -125,7 +139,13 @@ class Rows:
     def _status(self, place: Interval | Variant) -> str:
         if isinstance(place, Variant):
             return pair(self._genome, place, self._head.length).status
-        return interval_status(self._genome, place)
+        status = interval_status(self._genome, place)
+        if status == OK and (bases(self._letters(place)) == N).all():
+            return UNKNOWN
+        return status
+
+    def _letters(self, place: Interval) -> np.ndarray:
+        return self._genome.fetch(place.contig, *centred(place.start, place.end, self._head.length))
 
     def windows(self, rows: np.ndarray, turned: np.ndarray) -> Windows:
         """Those of ``rows``. turned: (b,) bool, read on the other strand than the place's."""
@@ -142,8 +162,7 @@ class Rows:
             first = both.index - head.pool // 2
             ends = (first, first + head.pool)
             return (*self._read(both.ref, ends, turned), *self._read(both.alt, ends, turned))
-        letters = self._genome.fetch(place.contig, *centred(place.start, place.end, head.length))
-        return self._read(letters, (0, head.length), turned != (place.strand == "-"))
+        return self._read(self._letters(place), (0, head.length), turned != (place.strand == "-"))
 
     def _read(self, letters: np.ndarray, pooled: tuple[int, int], turned: bool) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and weights (t,) of the mean over the known ones within ``pooled``, bases of the window."""
@@ -153,10 +172,13 @@ class Rows:
         return read_window(self._words, letters, first, end)
 
 
-def read_window(words: Tokeniser, letters: np.ndarray, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens (t,) of a window, t = l // width, and float32 weights (t,), which sum to 1, of the mean over the known
-    tokens that bases ``first`` to ``end`` touch; over all tokens where none of these is known."""
-    tokens, spans = words.fixed(letters)
+def read_window(
+    words: Tokeniser, letters: np.ndarray, first: int, end: int, encode: Encode | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (t,) of a window, and float32 weights (t,), which sum to 1, of the mean over the known tokens that bases
+    ``first`` to ``end`` touch; over all tokens where none of these is known. encode: ``words.fixed`` (t = l // width
+    whatever the letters), if None, or ``words.encode``, which leaves nothing out."""
+    tokens, spans = (encode or words.fixed)(letters)
     inside = (spans[:, 1] > first) & (spans[:, 0] < end) & (tokens < words.unknown)
     weights = (inside if inside.any() else np.ones(len(tokens), bool)).astype(np.float32)
     return tokens, weights / weights.sum()

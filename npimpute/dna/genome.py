@@ -72,7 +72,7 @@ def open_genome(path: Path) -> Genome:
         genome = _faidx(path)
     else:
         genome = _in_memory(path)
-    if not genome.lengths:
+    if not any(genome.lengths.values()):
         raise InputError(f"{path}: holds no sequence")
     return genome
 

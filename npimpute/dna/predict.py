@@ -87,7 +87,7 @@ class Reader:
         """Bases ``first`` to ``end`` of ``letters`` are averaged over. turned: read the other strand."""
         if turned:
             letters, first, end = reverse_complement(letters), len(letters) - end, len(letters) - first
-        return Window(row, *read_window(self.words, letters, first, end))
+        return Window(row, *read_window(self.words, letters, first, end, self.words.encode))
 
     @torch.no_grad()
     def read(
@@ -215,20 +215,22 @@ def score_variants(
     """Status and scores of each row; an indel has no llr. distance: without it, only llr, in a third of the time."""
     status: list[str] = []
     parts = len(reader.strands)
+    found = np.full((len(Scores._fields), len(variants)), np.nan, np.float32)
 
     def windows() -> Iterator[Window]:
         for i, variant in enumerate(variants):
             both = pair(genome, variant, reader.config.length)
             status.append(both.status)
+            if both.status == OK:
+                found[0, i] = 0  # and stays so where the alleles are the same
             for turned in reader.strands if both.status in (OK, INDEL) else ():
                 ref, alt = (_around(reader, i, letters, both.index, turned) for letters in (both.ref, both.alt))
-                if both.status == OK:
+                if both.status == OK and variant.ref != variant.alt:
                     yield _masked(reader, ref, alt)
                 if distance:
                     yield ref
                     yield alt._replace(is_alt=True)
 
-    found = np.full((len(Scores._fields), len(variants)), np.nan, np.float32)
     for window, mean, logits in reader.read(windows(), len(variants) * parts * (3 if distance else 1), progress):
         if len(window.told):
             ref, alt = (logits[torch.arange(len(logits)), torch.from_numpy(tokens)].sum() for tokens in window.alleles)

@@ -134,7 +134,8 @@ def _told(place: Interval | Variant) -> str:
 
 def _text(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else open(path, newline="") as file:
+        how = {"newline": "", "encoding": "utf-8-sig"}  # spreadsheets begin a file with a mark of its encoding
+        with gzip.open(path, "rt", **how) if path.suffix == ".gz" else open(path, **how) as file:
             head = file.readline()
             file.seek(0)
             rows = [row for row in csv.reader(file, delimiter="\t" if "\t" in head else ",") if row]

@@ -6,8 +6,10 @@ Positions are 0-based half-open, as in BED, but for ``Variant.pos``, which is 1-
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from ..errors import InputError
 from .genome import Genome
 from .tokens import N, bases
 
+log = logging.getLogger(__name__)
 OK, INDEL = "ok", "indel"
 NO_CONTIG, OUTSIDE, EMPTY = "no contig", "outside", "empty"
 MISMATCH, SYMBOLIC, UNKNOWN, LONG = "reference mismatch", "symbolic allele", "unknown base", "longer than the window"
@@ -134,6 +137,24 @@ def check_contigs(genome: Genome, contigs: list[str], path: Path) -> None:
     if not any(contig_key(name) in known for name in set(contigs)):
         ours, theirs = (", ".join(list(dict.fromkeys(names))[:3]) for names in (genome.lengths, contigs))
         raise InputError(f"{path}: its contigs ({theirs}) are none of those of {genome.path} ({ours})")
+
+
+def warn_of_build(genome: Genome, status: list[str], path: Path) -> None:
+    """Warns where fewer places of ``path``, by their status, fit the genome than do not: by chance a fourth of REFs
+    does."""
+    fit, apart = (sum(told in kinds for told in status) for kinds in ((OK, INDEL), (MISMATCH, OUTSIDE)))
+    if apart > fit:
+        log.warning(
+            "%s: %d of %d places have another REF than %s or lie past its contigs: are they of another build?",
+            *(path, apart, fit + apart, genome.path),
+        )
+
+
+def counted(status: Iterable[str]) -> str:
+    """How many there are of each, "ok" first, for people."""
+    counts = Counter(status)
+    done = counts.pop(OK, 0)
+    return ", ".join(f"{count} {told}" for told, count in [(OK, done), *counts.most_common()])
 
 
 def interval_status(genome: Genome, interval: Interval) -> str:

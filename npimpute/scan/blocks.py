@@ -80,4 +80,5 @@ def _selective_piece(u: Tensor, delta: Tensor, B: Tensor, C: Tensor, A: Tensor, 
     decay = torch.exp(delta[..., None] * A).flatten(2)
     driven = ((delta * u)[..., None] * B[:, :, None]).flatten(2)
     h, last = linear_scan(decay, driven, state.flatten(1))
-    return torch.einsum("bldm,blm->bld", h.unflatten(2, A.shape), C), last.view_as(state)
+    with torch.autocast(u.device.type, enabled=False):  # it would take the sum in bfloat16
+        return torch.einsum("bldm,blm->bld", h.unflatten(2, A.shape), C), last.view_as(state)

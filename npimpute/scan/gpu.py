@@ -35,7 +35,8 @@ def _carry(delta: Tensor, A: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, 
     for part, weights in zip(delta.split(STATE_STEPS, 1), C.split(STATE_STEPS, 1), strict=True):
         decay = torch.exp(part.cumsum(1)[..., None] * A)
         left = decay * state[:, None]
-        outs.append(torch.einsum("bldm,blm->bld", left, weights))
+        with torch.autocast(delta.device.type, enabled=False):  # it would take the sum in bfloat16
+            outs.append(torch.einsum("bldm,blm->bld", left, weights))
         state = left[:, -1]
     return torch.cat(outs, 1), state
 

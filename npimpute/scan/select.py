@@ -19,7 +19,7 @@ def scan_backend(device: str, dtype: torch.dtype) -> tuple[str, str]:
     """(backend, reason) for ``selective_scan``: "numba", "mamba-ssm" or "torch". device: "cpu", "cuda", ..."""
     if device == "cpu":
         return _cpu_backend(dtype)
-    return _cuda_backend("mamba_ssm", "mamba-ssm", device)
+    return _cuda_backend("mamba_ssm", "mamba-ssm", device, dtype)
 
 
 @cache
@@ -37,7 +37,7 @@ def conv_backend(device: str, dtype: torch.dtype, width: int) -> tuple[str, str]
         return _cpu_backend(dtype)
     if not 2 <= width <= 4:
         return "torch", f"causal-conv1d takes widths 2 to 4, not {width}"
-    return _cuda_backend("causal_conv1d", "causal-conv1d", device)
+    return _cuda_backend("causal_conv1d", "causal-conv1d", device, dtype)
 
 
 def _cpu_backend(dtype: torch.dtype) -> tuple[str, str]:
@@ -46,9 +46,11 @@ def _cpu_backend(dtype: torch.dtype) -> tuple[str, str]:
     return "torch", f"the numba kernel takes float32 and float64, not {dtype}"
 
 
-def _cuda_backend(module: str, package: str, device: str) -> tuple[str, str]:
+def _cuda_backend(module: str, package: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
     if device != "cuda":
         return "torch", f"no kernel for {device}"
+    if dtype == torch.float64:
+        return "torch", f"{package} takes float32 and less, not {dtype}"
     if importlib.util.find_spec(module) is None:
         return "torch", f"{package} is not installed (slow: pip install {package})"
     try:
