@@ -21,7 +21,7 @@ from ..msa.config import BODIES, SPARSITY
 from ..outputs import file_errors
 from .machine import machine
 from .measure import measure
-from .msa_cost_report import COSTS, WORK, crossings, same_memory, sparse_gain
+from .msa_cost_report import AGAIN, COSTS, WORK, crossings, same_memory, sparse_gain
 from .scaling import exponent
 from .trials import claimed, write_json
 
@@ -30,19 +30,25 @@ OUT_OF_MEMORY = 3
 
 
 class Network(NamedTuple):
-    """What is compared. changes: to the body's settings. sparsity: in training, or None where that is not measured."""
+    """What is compared. changes: to the body's settings. sparsity: in training, or None. recompute: see
+    ``msamamba.AlignmentNetwork``. Where either changes training, forward passes are not measured."""
 
     label: str
     architecture: str
     changes: dict[str, Any]
     sparsity: float | None = None
+    recompute: bool = False
 
 
-NETWORKS = {
+_PLAIN = {
     "msamamba": Network("MSAMamba", "msamamba", {}),
     "msamamba_sparse": Network("MSAMamba, half of the rows skip", "msamamba", {}, SPARSITY["msamamba"]),
     "axial": Network("axial attention, fused", "axial", {}),
     "axial_maps": Network("axial attention, maps kept", "axial", {"fused": False}),
+}
+# Each also with what it keeps for the backward pass cut down, at equal terms for all.
+NETWORKS = _PLAIN | {
+    f"{name}{AGAIN}": n._replace(label=f"{n.label}, recomputed", recompute=True) for name, n in _PLAIN.items()
 }
 
 
@@ -89,8 +95,8 @@ def benchmark(config: CostConfig) -> dict[str, Any]:
     """Measures what is not measured yet and returns the results, plain values as in results.json.
 
     "points": a list of network, work ("forward" or "step"), axis ("length" or "rows"), rows, length, status, seconds,
-    peak_mb (of the process, or on a GPU of its tensors) and added_mb (without what it had before). "exponents",
-    "crossings", "same_memory", "sparse_gain": see ``msa_cost_report``. Raises InputError or ConfigError.
+    cpu_seconds, peak_mb (of the process, or on a GPU of its tensors) and added_mb (without what it had before).
+    "exponents", "crossings", "same_memory", "sparse_gain": see ``msa_cost_report``. Raises InputError or ConfigError.
     """
     kept = {name: value for name, value in asdict(config).items() if name not in ("out", "lengths", "rows", "networks")}
     with claimed(config.out, kept):
@@ -101,7 +107,7 @@ def benchmark(config: CostConfig) -> dict[str, Any]:
         for axis, rows, length in _places(config)
         for name in config.networks
         for work in WORK
-        if work == "step" or NETWORKS[name].sparsity is None
+        if work == "step" or (NETWORKS[name].sparsity is None and not NETWORKS[name].recompute)
     ]
     return {
         "kind": "msa-cost",
@@ -133,6 +139,7 @@ def _point(config: CostConfig, name: str, work: str, axis: str, rows: int, lengt
         "length": length,
         "training": work == "step",
         "sparsity": network.sparsity or 0.0,
+        "recompute": network.recompute,
     }
     spec |= {key: getattr(config, key) for key in ("repeat", "threads", "device", "precision", "limit_gb", "seed")}
     place = config.out / "runs" / f"{name}_{work}_{rows}x{length}.json"
@@ -158,7 +165,8 @@ def _measured(place: Path, spec: dict[str, Any]) -> None:
     else:
         step = json.loads(told.read_text())
         peak = step.get("peak_mb", done.peak_mb)
-        found = {"status": "done", "seconds": step["seconds"], "peak_mb": peak, "added_mb": peak - step["base_mb"]}
+        times = {name: step[name] for name in ("seconds", "cpu_seconds")}
+        found = {"status": "done", **times, "peak_mb": peak, "added_mb": peak - step["base_mb"]}
     log.info("%s: %s", place.stem, " ".join(f"{k} {v:.4g}" for k, v in found.items() if k != "status") or "no memory")
     write_json(place, found)
 

@@ -11,7 +11,9 @@ from .trials import write_json
 
 WORK = ("forward", "step")
 COSTS = {"seconds": "time", "added_mb": "memory"}
-_COLUMNS = ("axis", "network", "work", "rows", "length", "status", "seconds", "peak_mb", "added_mb")
+AGAIN = "_recompute"  # ends the names of networks that keep less for the backward pass and compute it again
+_AXIAL = ("axial", "axial_maps")
+_COLUMNS = ("axis", "network", "work", "rows", "length", "status", "seconds", "cpu_seconds", "peak_mb", "added_mb")
 
 
 def line(points: list[dict[str, Any]], network: str, work: str, cost: str, axis: str = "length") -> list[tuple]:
@@ -24,14 +26,22 @@ def crossings(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The length from which MSAMamba is cheaper than each kind of axial attention, between measured lengths on
     logarithmic axes. "from": None where it never is, and 0 where it is at every measured length."""
     found = []
-    for axial in ("axial", "axial_maps"):
+    for name, axial in _pairs(("msamamba",)):
         for work in WORK:
             for cost in COSTS:
-                ours, theirs = dict(line(points, "msamamba", work, cost)), dict(line(points, axial, work, cost))
+                ours, theirs = dict(line(points, name, work, cost)), dict(line(points, axial, work, cost))
                 if both := sorted(ours.keys() & theirs.keys()):
                     gaps = [(x, math.log(ours[x] / theirs[x])) for x in both]
-                    found.append({"against": axial, "work": work, "cost": cost, "from": _crossing(gaps)})
+                    entry = {"network": name, "against": axial, "work": work, "cost": cost}
+                    found.append(entry | {"from": _crossing(gaps)})
     return found
+
+
+def _pairs(names: tuple[str, ...], mixed: bool = False) -> list[tuple[str, str]]:
+    """Each network with each kind of axial attention, both plain or both recomputed. mixed: and the former recomputed
+    against the latter plain."""
+    kinds = [("", ""), (AGAIN, AGAIN)] + ([(AGAIN, "")] if mixed else [])
+    return [(name + ours, axial + theirs) for ours, theirs in kinds for name in names for axial in _AXIAL]
 
 
 def _crossing(gaps: list[tuple[int, float]]) -> float | None:
@@ -49,14 +59,13 @@ def same_memory(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For every length of axial attention's training steps, the length of MSAMamba's that takes the same memory:
     between measured lengths, or beyond them ("measured" is then False) as the last two have it."""
     found = []
-    for name in ("msamamba", "msamamba_sparse"):
+    for name, axial in _pairs(("msamamba", "msamamba_sparse"), mixed=True):
         ours = line(points, name, "step", "added_mb")
-        for axial in ("axial", "axial_maps"):
-            for length, memory in line(points, axial, "step", "added_mb") if len(ours) > 1 else []:
-                reached = _length_of(ours, memory)
-                inside = ours[0][1] <= memory <= ours[-1][1]
-                entry = {"network": name, "against": axial, "length": length, "same": reached, "measured": inside}
-                found.append(entry | {"times": reached / length})
+        for length, memory in line(points, axial, "step", "added_mb") if len(ours) > 1 else []:
+            reached = _length_of(ours, memory)
+            inside = ours[0][1] <= memory <= ours[-1][1]
+            entry = {"network": name, "against": axial, "length": length, "same": reached, "measured": inside}
+            found.append(entry | {"times": reached / length})
     return found
 
 
@@ -69,13 +78,18 @@ def _length_of(ours: list[tuple], memory: float) -> float:
 
 
 def sparse_gain(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """How many times as fast training steps are where rows skip the scan."""
+    """How many times as fast training steps are where rows skip the scan, by the clock and by the CPU's time."""
     found = []
-    for axis in ("length", "rows"):
-        sparse = dict(line(points, "msamamba_sparse", "step", "seconds", axis))
-        for x, seconds in line(points, "msamamba", "step", "seconds", axis):
-            if x in sparse:
-                found.append({"axis": axis, "x": x, "times": seconds / sparse[x]})
+    for again in ("", AGAIN):
+        for axis in ("length", "rows"):
+            skipping, all_rows = (
+                {cost: dict(line(points, name + again, "step", cost, axis)) for cost in ("seconds", "cpu_seconds")}
+                for name in ("msamamba_sparse", "msamamba")
+            )
+            for x in sorted(skipping["seconds"].keys() & all_rows["seconds"].keys()):
+                times, cpu_times = (all_rows[cost][x] / skipping[cost][x] for cost in skipping)
+                entry = {"network": f"msamamba_sparse{again}", "axis": axis, "x": x}
+                found.append(entry | {"times": times, "cpu_times": cpu_times})
     return found
 
 
@@ -90,16 +104,16 @@ def cost_text(results: dict[str, Any]) -> str:
         where = "at no measured length" if c["from"] is None else f"from {c['from']:,.0f} columns"
         where = "at every measured length" if c["from"] == 0 else where
         said.append(
-            f"{labels['msamamba']} takes less {COSTS[c['cost']]} ({c['work']}) than {labels[c['against']]} {where}"
+            f"{labels[c['network']]} takes less {COSTS[c['cost']]} ({c['work']}) than {labels[c['against']]} {where}"
         )
-    for s in results["same_memory"]:
-        how = "" if s["measured"] else ", extrapolated"
-        said.append(
-            f"{labels[s['network']]} trains {s['same']:,.0f} columns in the memory of {s['length']:,} of "
-            f"{labels[s['against']]}: {s['times']:.1f} times{how}"
-        )
+    for ours, theirs in dict.fromkeys((s["network"], s["against"]) for s in results["same_memory"]):
+        those = [s for s in results["same_memory"] if (s["network"], s["against"]) == (ours, theirs)]
+        times = ", ".join(f"{'' if s['measured'] else '~'}{s['times']:.1f} x {s['length']:,}" for s in those)
+        said.append(f"{labels[ours]} trains, in the memory of {labels[theirs]}, columns: {times} (~ extrapolated)")
     for s in results["sparse_gain"]:
-        said.append(f"steps with skipping rows are {s['times']:.2f} times as fast at {s['x']:,} {_unit(s['axis'])}")
+        cpu = f" ({s['cpu_times']:.2f} by the CPU's time)" if results["settings"]["device"] == "cpu" else ""
+        x = f"{s['x']:,} {_unit(s['axis'])}"
+        said.append(f"{labels[s['network']]}: steps are {s['times']:.2f} times as fast at {x}{cpu}")
     return "\n\n".join([*parts, "\n".join(said)]).strip()
 
 
@@ -111,13 +125,13 @@ def _table(results: dict[str, Any], axis: str, work: str) -> list[str]:
     sizes = list(dict.fromkeys(p[axis] for p in points))
     other = "rows" if axis == "length" else "length"
     lines = [f"{work}, {points[0][other]} {_unit(other)}: seconds, and MB beyond the start"]
-    lines.append(f"{_unit(axis):>34}" + "".join(f"{size:>18,}" for size in sizes) + f"{'exponents':>16}")
+    lines.append(f"{_unit(axis):>46}" + "".join(f"{size:>18,}" for size in sizes) + f"{'exponents':>16}")
     powers = {(e["axis"], e["network"], e["work"]): e for e in results["exponents"]}
     for name in names:
         found = {p[axis]: p for p in points if p["network"] == name}
         power = powers[axis, name, work]
         said = " ".join("-" if power[cost] is None else f"{power[cost]:.2f}" for cost in COSTS)
-        lines.append(f"{results['labels'][name]:>34}" + "".join(_cell(found[s]) for s in sizes) + f"{said:>16}")
+        lines.append(f"{results['labels'][name]:>46}" + "".join(_cell(found[s]) for s in sizes) + f"{said:>16}")
     return ["\n".join(lines)]
 
 

@@ -7,6 +7,8 @@ import click
 from .benchmark import OUT, REPEAT, THREADS, Words, _ready, _tell
 from .options import SEED, Numbers, cores
 
+_NETWORKS = ("msamamba", "msamamba_sparse", "axial", "axial_maps")
+
 
 @click.command("msa-cost")
 @click.option(
@@ -17,8 +19,8 @@ from .options import SEED, Numbers, cores
 @click.option("--at-length", type=int, default=512, show_default=True, help="Columns while the rows grow.")
 @click.option("--at-rows", type=int, default=25, show_default=True, help="Rows while the columns grow.")
 @click.option(
-    "--networks", type=Words(), default="msamamba,msamamba_sparse,axial,axial_maps", show_default=True, metavar="LIST",
-    help="What to measure.",
+    "--networks", type=Words(), default=",".join(f"{name}{end}" for end in ("", "_recompute") for name in _NETWORKS),
+    show_default=True, metavar="LIST", help="What to measure; _recompute: as 'train msa --recompute' does it.",
 )  # fmt: skip
 @click.option("--width", type=int, default=128, show_default=True, help="Of the model, d_model.")
 @click.option("--layers", type=int, default=3, show_default=True, help="Blocks.")

@@ -32,6 +32,9 @@ from .training import run_options
 )
 @click.option("--fasta", type=PATH, help="Genome of --finetune's intervals.")
 @click.option("--init", type=PATH, help="Start from the weights of this model, with its architecture and species.")
+@click.option(
+    "--recompute", is_flag=True, help="Keep less for the backward pass and compute it again: less memory, slower steps."
+)
 @click.option("--bases", type=int, default=49_152, show_default=True, help="Columns of all windows of a step.")
 @run_options
 def command(read, run, architecture, length, sparsity, **options):

@@ -17,6 +17,8 @@ Where this differs from the paper:
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,6 +26,7 @@ from torch.nn import functional as F
 from ..layers import BiMamba, Mamba
 from .alphabet import GAP, VOCABULARY
 from .config import MSAMambaConfig
+from .pieces import in_pieces
 
 EPS = 1e-5
 
@@ -91,13 +94,19 @@ class Block(nn.Module):
         self.rows, self.mlp = rows, MLP(d_model, mlp)
         self.columns = ColumnAttention(d_model, n_heads, n_species)
 
-    def forward(self, x: Tensor, mixed: Tensor | None, present: Tensor | None, last: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, mixed: Tensor | None, present: Tensor | None, last: bool, recompute: bool = False
+    ) -> Tensor:
         """mixed: (r,) int, which of the b x m rows are mixed; the others pass as they are. None: all are."""
         flat = x.flatten(0, 1)
-        if mixed is None:
-            x = (flat + self.rows(flat)).view_as(x)
-        else:
-            x = flat.index_add(0, mixed, self.rows(flat[mixed]).to(flat.dtype)).view_as(x)
+        rows = flat if mixed is None else flat[mixed]
+        added = in_pieces(self.rows, self.rows, rows, 0) if recompute else self.rows(rows)
+        flat = flat + added if mixed is None else flat.index_add(0, mixed, added.to(flat.dtype))
+        x, down = flat.view_as(x), partial(self._down, present=present, last=last)
+        return in_pieces(down, nn.ModuleList([self.columns, self.mlp]), x, 2) if recompute else down(x)
+
+    def _down(self, x: Tensor, present: Tensor | None, last: bool) -> Tensor:
+        """What follows the row mixer, each column by itself."""
         added = self.columns(x, present, reference_only=last)
         x = (x[:, :1] if last else x) + added
         return x + self.mlp(x)
@@ -106,8 +115,12 @@ class Block(nn.Module):
 class AlignmentNetwork(nn.Module):
     """Tokens of an alignment -> blocks -> logits of the reference's bases.
 
-    mixers: one row mixer for each block. n_species: rows of an alignment.
+    mixers: one row mixer for each block. n_species: rows of an alignment. Attribute ``recompute``: whether training
+    keeps the blocks' residual streams alone and computes the rest again in the backward pass. Outputs and gradients are
+    the same up to rounding, memory is a fraction and a step takes about a third longer.
     """
+
+    recompute = False
 
     def __init__(self, mixers: list[nn.Module], d_model: int, n_heads: int, mlp: int, n_species: int):
         super().__init__()
@@ -136,8 +149,9 @@ class AlignmentNetwork(nn.Module):
         rows = None if mixed.all() else mixed.flatten().nonzero()[:, 0]
         keys = None if present.all() else present
         x = self.token(tokens)
+        recompute = self.recompute and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
-            x = block(x, rows, keys, last=i == len(self.blocks) - 1)
+            x = block(x, rows, keys, i == len(self.blocks) - 1, recompute)
         return self.norm(x[:, 0])
 
 

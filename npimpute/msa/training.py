@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 BASES = 49_152
 # Tokens of one draw, unless told how many draws make a step: training the published network takes some 115 kB for each,
-# 7.5 GB, and 4.7 GB where half of the rows skip.
+# 7.5 GB, and 4.7 GB where half of the rows skip; about 10 kB with --recompute.
 DRAW_TOKENS = 1 << 16
 LOOP = {"lr": 3e-5, "weight_decay": 1e-3, "betas": (0.9, 0.95)}
 FINETUNE_LOOP = LOOP | {"lr": 3e-4}
@@ -46,7 +46,7 @@ class MSATrainConfig:
     out: the model's directory. msa: the alignment. hold_out: what is not trained on but validated on, see
     ``stretches.held_out``. init: directory of a masked-language model whose weights to start from; ``model`` has its
     architecture, body and species. finetune: a folder of labelled sequences, with their genome ``fasta``: a classifier
-    is trained, and ``msa`` may be None. The loop's batch counts windows.
+    is trained, and ``msa`` may be None. The loop's batch counts windows. recompute: see ``msamamba.AlignmentNetwork``.
     """
 
     out: Path
@@ -58,6 +58,7 @@ class MSATrainConfig:
     model: MSAModelConfig
     data: MaskingConfig | ExamplesConfig
     loop: LoopConfig
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.finetune is not None and self.hold_out:
@@ -68,7 +69,8 @@ class MSATrainConfig:
     def settings(self) -> dict[str, Any]:
         """Plain values, without the output's place."""
         paths = {name: getattr(self, name) for name in ("msa", "init", "finetune", "fasta")}
-        values = {name: path and str(path) for name, path in paths.items()} | {"hold_out": list(self.hold_out)}
+        values: dict[str, Any] = {name: path and str(path) for name, path in paths.items()}
+        values |= {"hold_out": list(self.hold_out), "recompute": self.recompute}
         return values | {name: asdict(getattr(self, name)) for name in ("model", "data", "loop")}
 
 
@@ -81,10 +83,12 @@ def train_config(
     init: Path | None = None,
     finetune: Path | None = None,
     fasta: Path | None = None,
+    recompute: bool = False,
 ) -> MSATrainConfig:
     """Settings of a run from plain values in the tables model, data and loop.
 
-    bases: columns of a step, from which the loop's batch follows. Raises InputError or ConfigError.
+    bases: columns of a step, from which the loop's batch follows. The rest: see ``MSATrainConfig``. Raises InputError
+    or ConfigError.
     """
     if msa is None and finetune is None:
         raise ConfigError("nothing to train on: give --msa, or --finetune")
@@ -100,7 +104,7 @@ def train_config(
     data = made(kind, {"sparsity": SPARSITY[model.architecture]} | values.get("data", {}), "data")
     rows = 1 if msa is None else len(model.species)
     loop = loop_settings(defaults | values.get("loop", {}), bases, model.length, rows)
-    return MSATrainConfig(out, msa, hold_out, init, finetune, fasta, model, data, loop)
+    return MSATrainConfig(out, msa, hold_out, init, finetune, fasta, model, data, loop, recompute)
 
 
 def check_tables(values: dict[str, Any], known: tuple[str, ...]) -> None:
@@ -155,8 +159,10 @@ def train(
     device = choose_device(device, threads)
     torch.manual_seed(config.loop.seed)
     network = new_network(config.model)
+    body = network.network if config.model.labels else network
+    body.recompute = config.recompute
     if config.init is not None:
-        load_weights(network.network if config.model.labels else network, config.init)
+        load_weights(body, config.init)
     task = (_masked_task if config.finetune is None else _class_task)(config, network, device)
     log.info("%s: %d parameters", config.model.architecture, sum(p.numel() for p in network.parameters()))
     trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes)
