@@ -8,7 +8,9 @@ from .options import PATH, cores, set_up_log
 
 
 @click.command("vep")
-@click.option("--model", required=True, help="Directory that 'npimpute train msa' made, or column-frequency.")
+@click.option(
+    "--model", required=True, help="Directory that 'npimpute train msa' made, or column-frequency, or phylop-style."
+)
 @click.option("--msa", type=PATH, required=True, help="Store of alignments that 'npimpute msa build' made.")
 @click.option(
     "--variants",

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from .alphabet import MASK, complement
+from .conservation import PHYLOP, Conservation
 from .store import Alignment
 
 if TYPE_CHECKING:
@@ -119,12 +120,14 @@ def batched_places(places: np.ndarray, batch: int) -> Iterator[tuple[int, ...]]:
 def make_scorer(
     model: str, alignment: Alignment, batch: int, device: str | None, threads: int, both_strands: bool
 ) -> Scorer:
-    """The scorer of a name: ``COLUMN_FREQUENCY``, or a directory that 'npimpute train msa' made.
+    """The scorer of a name: ``COLUMN_FREQUENCY``, ``PHYLOP``, or a directory that 'npimpute train msa' made.
 
     Raises ConfigError, and InputError for a directory that is no such model.
     """
     if model == COLUMN_FREQUENCY:
         return ColumnFrequency(alignment)
+    if model == PHYLOP:
+        return Conservation(alignment)
     from ..engine.device import choose_device
     from .model_files import load_model
 
