@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # Phases of sites further away do not matter.
 PHASING_FLANK_CM = 2.0
+# Phased sites that are written at a time.
+PHASED_ROWS = 256
 
 
 def run(config: RunConfig, progress: Callable[[float], None] = lambda share: None) -> Summary:
@@ -108,25 +110,28 @@ def phase(config: PhaseConfig, progress: Callable[[float], None] = lambda share:
     panel, genetic_map, region, targets, wanted = _open(config, PHASING_FLANK_CM, True)
     mending = Mending(config.fix_strand, config.swap_alleles)
     phased = phase_stretches(panel, wanted, genetic_map, config.threads, config.ne, mending, progress)
-    written = 0
+    written, (_, contigs) = 0, _contigs(panel)
 
     def parts() -> Iterator[tuple[Sites, np.ndarray, np.ndarray | None]]:
         nonlocal written
         for stretch, part in phased:
+            if part.sites.contig not in dict(contigs):
+                raise _undeclared(panel.path, part.sites.contig)
             inside = np.arange(len(part.sites))
             if region is not None:
                 end = np.inf if region.end is None else region.end
                 inside = np.flatnonzero((part.sites.pos >= region.start) & (part.sites.pos <= end))
             written += len(inside)
-            codes = part.filled[:, :, inside].transpose(2, 0, 1).reshape(len(inside), -1)
-            ploidy = stretch.targets.ploidy
-            yield part.sites.take(inside), codes if ploidy is None else codes[:, present(ploidy)], ploidy
+            for first in range(0, len(inside), PHASED_ROWS):
+                rows = inside[first : first + PHASED_ROWS]
+                codes = part.filled[:, :, rows].transpose(2, 0, 1).reshape(len(rows), -1)
+                ploidy = stretch.targets.ploidy
+                yield part.sites.take(rows), codes if ploidy is None else codes[:, present(ploidy)], ploidy
         if not written:
             raise InputError(
                 f"{targets.path}: no target site is in the panel {panel.path}; check that both use the same build"
             )
 
-    contigs = panel.contigs or [(name, None) for name in targets.by_contig]
     write_phased(config.out, targets.samples, contigs, parts(), config.threads, config.overwrite)
     return written
 
@@ -249,9 +254,13 @@ def _writers(config: RunConfig, samples: tuple[str, ...], contigs, kept: Kept | 
         ]
 
 
+def _undeclared(path: Path, contig: str) -> InputError:
+    return InputError(f"{path}: contig {contig} has no ##contig line; add it to the header")
+
+
 def _write(outputs: list[VariantWriter], dosages: Dosages, config: RunConfig) -> None:
     if not outputs[0].knows(dosages.sites.contig):
-        raise InputError(f"{config.ref}: contig {dosages.sites.contig} has no ##contig line; add it to the header")
+        raise _undeclared(config.ref, dosages.sites.contig)
     for output, part in zip(outputs, (dosages, replace(dosages, p=dosages.p[:, :0])), strict=False):
         output.write(part)
 

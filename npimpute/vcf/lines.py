@@ -174,6 +174,7 @@ class LineWriter:
     def _convert(self) -> None:
         import pysam.bcftools
 
+        pysam.set_verbosity(0)  # what goes wrong is told once, below
         options = ["--threads", str(self._threads)] if self._threads > 1 else []
         try:
             pysam.bcftools.view(
