@@ -14,7 +14,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +23,11 @@ from test_haploid import draw
 
 from npimpute.benchmark.arrays import read_array
 from npimpute.benchmark.genotypes import GenotypeFile, keys_of
-from npimpute.config import RunConfig
+from npimpute.config import PhaseConfig, RunConfig
 from npimpute.dosage.merge import merge
 from npimpute.errors import NpimputeError
 from npimpute.panel.panel import compile_panel, open_panel
-from npimpute.pipeline import run
+from npimpute.pipeline import phase, run
 from npimpute.vcf.bgzf import BLOCK, DEFAULT_LEVEL, EOF_BLOCK, compress_block
 
 CASES = int(os.environ.get("NPIMPUTE_FUZZ", 300))
@@ -60,9 +60,12 @@ def sound(tmp_path_factory):
         else:
             drawn = draw(n_panel=6, n_targets=4)
             panel, target = drawn.vcf(drawn.panel), drawn.chip()
+        calls = [replace(r, calls=tuple(call.replace("|", "/") for call in r.calls)) for r in target.records]
+        unphased = replace(target, records=calls)
         for kind in KINDS:
             panel.save(folder / f"panel{kind}", index=False)
             target.save(folder / f"target{kind}", index=False)
+            unphased.save(folder / f"target.unphased{kind}", index=False)
         compile_panel(open_panel(folder / "panel.vcf"), folder / "panel.npp")
         data = Data(folder / "panel.npp", folder / "target.bcf", write_map(folder / "map.txt", (contig,)), folder)
         data.imputed = impute(data, folder / "imputed.vcf.gz", formats=ALL)
@@ -116,17 +119,19 @@ def uses(what: str, path: Path, data: Data, out: Path, rng: random.Random) -> li
     files |= {{"panel": "ref", "target": "target", "map": "map"}[what]: path}
     options = {"engine": "li-stephens", "ne": 1500.0, "err": 1e-4, "threads": rng.choice([1, 2])}
     options |= {"all_typed_sites": rng.random() < 0.5, "fix_strand": rng.random() < 0.5}
-    imputation = [lambda: run(RunConfig(**files, out=out, **options))]
+    phased = PhaseConfig(**files, out=out.with_name("phased.bcf"), fix_strand=options["fix_strand"])
+    imputation = [lambda: run(RunConfig(**files, out=out, **options)), lambda: phase(phased)]
     return [read_genotypes, *imputation] if what == "target" else imputation
 
 
 def tried(use: Callable[[], object], folder: Path) -> str:
-    """ "used" or "refused", or what went wrong; "refused" must leave the folder empty."""
+    """ "used" or "refused", or what went wrong; "refused" must leave the folder as it was."""
+    before = set(folder.iterdir())
     try:
         use()
         return "used"
     except NpimputeError as error:
-        left = [path.name for path in folder.iterdir()]
+        left = [path.name for path in set(folder.iterdir()) - before]
         if left:
             return f"refused, but left {left}: {error}"
         return "refused" if "\n" not in str(error) else f"more than one line: {error!r}"

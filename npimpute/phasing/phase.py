@@ -153,8 +153,8 @@ def _phase_stretch(
     progress: Callable[[float], None],
 ) -> Phased:
     at, sites = alignment.target_index, panel.sites.take(alignment.panel_index)
-    codes = _in_pairs(alignment.translated(targets.alleles), targets.ploidy)
-    pairs = np.ascontiguousarray(codes.reshape(len(at), -1, 2).transpose(1, 2, 0))
+    pairs = _in_pairs(alignment.translated(targets.alleles), targets.ploidy)
+    pairs = np.ascontiguousarray(pairs.reshape(len(at), -1, 2).transpose(1, 2, 0))
     is_open = np.zeros((len(pairs), len(at)), np.bool_)
     if targets.unphased is not None:
         is_open[:] = targets.unphased[at].T
@@ -165,7 +165,7 @@ def _phase_stretch(
     copies = np.zeros(0, np.int64) if targets.ploidy is None else np.flatnonzero(~present(targets.ploidy))
     window = _Window(panel.codes(alignment.panel_index), distance, pairs, is_open, copies)
     phased, filled = _phase_windows(window, threads, progress)
-    turned = (phased != pairs).any(axis=1)
+    turned = phased[:, 0] != pairs[:, 0]
     return Phased(sites, at, turned.T, filled)
 
 
