@@ -54,14 +54,15 @@ def _of_text(slabs: Iterator[Slab], contigs: Callable[[set[str]], None]) -> Iter
         of_tabs = np.flatnonzero(text == ord("\t"))
         until = np.searchsorted(of_tabs, ends)
         counts = np.diff(until, prepend=0)
-        heads = text[starts] == ord("#")
+        heads, records = text[starts] == ord("#"), slice(None)
         if tabs is None:
             names = [i for i in np.flatnonzero(heads) if text[starts[i] : starts[i] + 6].tobytes() == b"#CHROM"]
             if not names:
                 continue
-            tabs = counts[names[0]]
-        sound = counts[~heads] == tabs
-        at = starts[~heads][sound], of_tabs[(until - counts)[~heads][sound]]
+            tabs, records = counts[names[0]], slice(names[0] + 1, None)
+        # To htslib the header ends with its first #CHROM line: what follows are records, whatever they begin with.
+        sound = ((counts == tabs) & ~heads)[records]
+        at = starts[records][sound], of_tabs[(until - counts)[records][sound]]
         names = {text[start:stop].tobytes() for start, stop in zip(*(x.tolist() for x in at), strict=True)} - known
         known |= names
         if names:
