@@ -117,7 +117,7 @@ class AlignmentNetwork(nn.Module):
 
     mixers: one row mixer for each block. n_species: rows of an alignment. Attribute ``recompute``: whether training
     keeps the blocks' residual streams alone and computes the rest again in the backward pass. Outputs and gradients are
-    the same up to rounding, memory is a fraction and a step takes about a third longer.
+    the same up to rounding, memory is a fraction and steps take longer, most of a forward pass.
     """
 
     recompute = False
