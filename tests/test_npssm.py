@@ -68,7 +68,7 @@ def batch_of(made, ready, window):
     chosen = np.unique(sequence)
     picked = [rows[sequence == s] for s in chosen]
     truth = np.zeros(unsure.T.shape, np.uint8)
-    batch = make_batch(ready.copying, made.config, chosen, picked, window, ready.rows.known, truth)
+    batch = make_batch(ready.copying, made.config, chosen, picked, window, ready.rows.known, ready.rows.kriged, truth)
     return batch, list(zip(chosen // w, picked, strict=True))
 
 
@@ -94,8 +94,11 @@ def test_with_heads_of_zero_it_is_li_stephens_and_progress_rises_to_one(given, k
     assert len(shares) > 3 and shares[0] > 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
 
 
+KINDS = [{"size": 1, "haplotypes": 8}, {"flank": 3}, {"haplotypes": 60}, {"reach": 3}, LAYERS | {"reach": 40}]
+
+
 @pytest.mark.parametrize("k", [40, 17, 300])
-@pytest.mark.parametrize("kind", [{"size": 1, "haplotypes": 8}, {"flank": 3}, {"haplotypes": 60}, LAYERS], ids=str)
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_it_is_the_torch_network_where_li_stephens_is_not_sure_and_li_stephens_elsewhere(kind, k):
     window, made = window_of(k, k=k), make_network(**kind)
     tested = engine(made, calibrate=20)
@@ -150,7 +153,7 @@ def test_without_typed_sites_the_panel_frequencies():
 
 
 def test_the_same_bytes_for_any_threads_batch_order_and_company_of_targets(monkeypatch):
-    window, made = window_of(1, n=14), make_network()
+    window, made = window_of(1, n=14), make_network(reach=5)
     whole = engine(made, 20).impute(window)
     assert np.abs(whole - LiStephens(NE, ERR).impute(window)).max() > 0.05
     assert engine(made, 20, threads=3).impute(window).tobytes() == whole.tobytes()

@@ -54,7 +54,7 @@ TOY = region()
 def draw(monkeypatch):
     """Draws, and returns the batch and what it was made of."""
     calls, plain = [], module.make_batch
-    names = ("copying", "model", "chosen", "picked", "window", "known", "truth")
+    names = ("copying", "model", "chosen", "picked", "window", "known", "kriged", "truth")
     monkeypatch.setattr(module, "make_batch", lambda *args: calls.append(args) or plain(*args))
 
     def one(seed, count=1000, of=TOY, **options):
@@ -125,6 +125,26 @@ def test_a_draw_is_its_seed_s_and_no_larger_than_asked_for(draw):
     parts = [(b.haplotype, b.site, b.posterior, *b.rows, b.truth, b.counts) for b in drawn]
     first, again, other = ([tensor.numpy().tobytes() for tensor in part] for part in parts)
     assert first == again and not set(first[:-1]) & set(other)
+
+
+def test_windows_that_are_kept_are_learnt_from_again_and_depend_on_the_seed_alone():
+    def batches(source, seeds):
+        return [source.draw(np.random.default_rng(seed), 7) for seed in seeds]
+
+    model, data = replace(MODEL, reach=3), replace(DATA, windows=3)
+    source = CopyingSource([TOY], data, model, seed=5)
+    first = batches(source, range(20))
+    assert len(source._kept) == 3 and all(len(batch.site) == 7 for batch in first)
+    kriged = torch.cat([batch.rows.known[batch.counts > 0][:, -2:] for batch in first])
+    assert kriged[:, 0].max() > np.log(0.9) and kriged[:, 1].max() > np.log(0.9)
+    # In another order, and after others.
+    again = batches(CopyingSource([TOY], data, model, seed=5), range(19, -1, -1))[::-1]
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.haplotype, other.haplotype) and torch.equal(one.rows.known, other.rows.known)
+        assert torch.equal(one.truth, other.truth)
+    others = batches(CopyingSource([TOY], data, model, seed=6), range(20))
+    for one, other in zip(first, others, strict=True):
+        assert one.site.shape != other.site.shape or not torch.equal(one.site, other.site)
 
 
 def test_people_may_be_alike(draw):

@@ -44,7 +44,8 @@ class CopyingConfig:
 
     size: typed sites of a sequence; flank: more on either side that it sees; haplotypes: of a sequence. layers: 0 for
     the read-out alone. width, d_state, expand: of the layers; row_state: channels that the read-out gets of them;
-    readout: width of its two hidden layers. calibrate: panel haplotypes that are hidden to learn of rows, if nothing
+    readout: width of its two hidden layers. reach: typed sites on either side that kriging looks at, 0 for none
+    (``kriging``). calibrate: panel haplotypes that are hidden to learn of rows, if nothing
     else is asked for.
     """
 
@@ -58,12 +59,13 @@ class CopyingConfig:
     expand: int = 1
     row_state: int = 8
     readout: int = 32
+    reach: int = 0
     calibrate: int = 400
 
     def __post_init__(self) -> None:
         if self.architecture != "npssm":
             raise ConfigError(f"architecture {self.architecture}: not npssm")
-        for name in ("layers", "flank", "calibrate"):
+        for name in ("layers", "flank", "reach", "calibrate"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: 0 or more")
         names = ("size", "haplotypes", "width", "d_state", "expand", "row_state", "readout")

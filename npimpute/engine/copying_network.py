@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers import BiMamba
-from .copying import HAPLOTYPE_FEATURES, LOG_SCALE, ROW_FEATURES, ROW_FLOOR, SITE_FEATURES, CopyingConfig, Sequences
-from .self_imputed import FEATURES
+from .copying import HAPLOTYPE_FEATURES, LOG_SCALE, ROW_FLOOR, SITE_FEATURES, CopyingConfig, Sequences
+from .read_out import row_inputs
 
 
 class Rows(NamedTuple):
     """Untyped rows of each sequence. left: (q, r) int64, core column before the row; right: the one after it; fraction:
     (q, r) float32 on the way between the two. alleles: (q, r, m) float32, 1 where a haplotype carries ALT. p: (q, r)
-    float32, of Li-Stephens. known: (q, r, 6) float32, see ``SelfImputed.features``."""
+    float32, of Li-Stephens. known: (q, r, x) float32, what ``SelfImputed.features`` and ``kriging.features`` tell."""
 
     left: Tensor
     right: Tensor
@@ -66,7 +66,7 @@ class CopyingNetwork(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.correction = nn.Linear(width, 1)
         self.state = nn.Linear(width, config.row_state)
-        inputs = ROW_FEATURES + FEATURES + 2 * config.row_state
+        inputs = row_inputs(config)
         self.readout = nn.Sequential(
             nn.Linear(inputs, config.readout),
             nn.SiLU(),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from . import kriging
 from .copying import (
     CERTAIN,
     HAPLOTYPE_FEATURES,
@@ -26,7 +27,7 @@ from .self_imputed import FEATURES
 # Sums may be taken in any order, but always in the same one: no loop that sums may also store.
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 _ONE, _ZERO = np.float32(1), np.float32(0)
-_FLOOR = np.float32(ROW_FLOOR)
+_FLOOR, _KRIGED = np.float32(ROW_FLOOR), kriging.FLOOR
 
 
 class ReadWeights(NamedTuple):
@@ -70,7 +71,8 @@ class OutWeights(NamedTuple):
 
 class Untyped(NamedTuple):
     """Rows of a window. bits: as in ``Haplotypes``. stretch, left, right: as in ``Places``. fraction: (r,) float32 on
-    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``."""
+    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``. kriged: (n, r)
+    float32, of the same targets as ``p``, or (n, 0) for a network without."""
 
     bits: np.ndarray
     stretch: np.ndarray
@@ -79,12 +81,18 @@ class Untyped(NamedTuple):
     fraction: np.ndarray
     untyped: np.ndarray
     known: np.ndarray
+    kriged: np.ndarray
+
+
+def row_inputs(config: CopyingConfig) -> int:
+    """What the read-out sees of an untyped row."""
+    return ROW_FEATURES + FEATURES + kriging.FEATURES * (config.reach > 0) + 2 * config.row_state
 
 
 def shapes_without_layers(config: CopyingConfig) -> dict[str, tuple[int, ...]]:
     """Of the weights of a network without layers, by name."""
     e, s, h = config.width, config.row_state, config.readout
-    widths = (ROW_FEATURES + FEATURES + 2 * s, h, h, 1)
+    widths = (row_inputs(config), h, h, 1)
     shapes = {"haplotype.weight": (e, HAPLOTYPE_FEATURES), "haplotype.bias": (e,), "site.weight": (e, SITE_FEATURES)}
     shapes |= {"norm.weight": (e,), "correction.weight": (1, e), "correction.bias": (1,)}
     shapes |= {"state.weight": (s, e), "state.bias": (s,)}
@@ -251,7 +259,7 @@ def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
 def _read_out(p, sequences, correction, state, rows, weights, scratch):
-    bits, stretch, all_left, all_right, fraction, untyped, known = rows
+    bits, stretch, all_left, all_right, fraction, untyped, known, kriged = rows
     haplotypes, _, site, posterior, number = sequences
     there, weight, carries, x, h1, h2 = scratch
     for q in range(len(p)):
@@ -280,6 +288,9 @@ def _read_out(p, sequences, correction, state, rows, weights, scratch):
             x[10] = max(site[s, left, 3], site[s, right, 3])
             n = ROW_FEATURES + known.shape[1]
             _copy(known[r], x[ROW_FEATURES:n])
+            if kriged.shape[1]:
+                x[n], x[n + 1] = np.log(kriged[q, r] + _KRIGED), np.log(_ONE - kriged[q, r] + _KRIGED)
+                n += 2
             _pool(state[s], weight, carries, alt, ref, left, right, f, x, n)
             p[q, r] = _ONE / (_ONE + np.exp(-(base + _deep(x, weights, h1, h2))))
 

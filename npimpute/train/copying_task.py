@@ -10,7 +10,7 @@ import logging
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,12 @@ from torch.nn import functional as F
 
 from ..context.hidden import hide
 from ..context.windows import Window
+from ..engine import kriging
 from ..engine.checkpoint import save_model
 from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
 from ..engine.copying_network import CopyingNetwork, Rows, WithLayers
 from ..engine.li_stephens import LiStephens
-from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers
+from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers, kriged_of
 from ..engine.self_imputed import self_impute
 from ..errors import ConfigError
 from ..types import Haplotypes, Sites
@@ -45,7 +46,9 @@ class CopyingDataConfig(ArrayConfig):
     people are those most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a
     window has so many typed sites at most; rows: and about so many rows. ne, err: of Li-Stephens, log-uniformly between
     the two. calibrate: panel haplotypes that are hidden to learn of the rows, likewise, but none in a share
-    ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are learnt from, at most.
+    ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are learnt from, at most. windows: 0 to draw a
+    new window for every batch; else so many are drawn once, kept in memory, and learnt from again and again, which is
+    worth its while where drawing takes longer than learning: batches may then be small and many (loop.accumulate).
     """
 
     people: tuple[int, int] = (250, 800)
@@ -58,6 +61,7 @@ class CopyingDataConfig(ArrayConfig):
     calibrate: tuple[int, int] = (200, 2000)
     uncalibrated: float = 0.2
     per_sequence: int = 192
+    windows: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +72,8 @@ class CopyingDataConfig(ArrayConfig):
         for name, least in (("hidden", 1), ("typed", LEAST_TYPED), ("rows", 1), ("per_sequence", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"data.{name} {getattr(self, name)}: at least {least}")
+        if self.windows < 0:
+            raise ConfigError(f"data.windows {self.windows}: 0 or more")
         if self.hidden > self.people[0] // 2:
             raise ConfigError(f"data.hidden {self.hidden}: at most half of data.people {self.people[0]}")
 
@@ -90,11 +96,31 @@ class Batch:
         return Batch(rows=rows, **{name: value.to(device) for name, value in values.items()})
 
 
-class CopyingSource:
-    """Draws batches from regions (with cM), each in proportion to the root of its rows. Raises ConfigError."""
+class Drawn(NamedTuple):
+    """A window with hidden people as its targets, as far as it needs no weights.
 
-    def __init__(self, regions: list[Region], config: CopyingDataConfig, model: CopyingConfig):
-        self._regions, self._config, self._model = regions, config, model
+    truth: (r, n) uint8, what they carry. known: (r, 6), kriged: (n, r or 0), see ``Untyped``. targets, rows: (x,) int64
+    each, where Li-Stephens is not sure.
+    """
+
+    copying: Copying
+    window: Window
+    truth: np.ndarray
+    known: np.ndarray
+    kriged: np.ndarray
+    targets: np.ndarray
+    rows: np.ndarray
+
+
+class CopyingSource:
+    """Draws batches from regions (with cM), each in proportion to the root of its rows. Raises ConfigError.
+
+    seed: of the windows that are kept, if any.
+    """
+
+    def __init__(self, regions: list[Region], config: CopyingDataConfig, model: CopyingConfig, seed: int = 1):
+        self._regions, self._config, self._model, self._seed = regions, config, model, seed
+        self._kept: dict[int, Drawn] = {}
         for region in regions:
             if min(region.k // 2, config.people[0]) < 2 * config.hidden:
                 raise ConfigError(f"{region.name}: {region.k // 2} people; data.hidden takes {config.hidden} of them")
@@ -103,11 +129,19 @@ class CopyingSource:
 
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
         """At most ``count`` sequences of one window. Raises ConfigError where no array leaves anything to learn."""
+        if not self._config.windows:
+            return self._batch(self._draw(rng), rng, count)
+        number = int(rng.integers(self._config.windows))
+        if number not in self._kept:
+            self._kept[number] = self._draw(np.random.default_rng([self._seed, number]))
+        return self._batch(self._kept[number], rng, count)
+
+    def _draw(self, rng: np.random.Generator) -> Drawn:
         for _ in range(TRIES):
             drawn = self._window(self._regions[rng.choice(len(self._regions), p=self._share)], rng)
-            batch = self._batch(*drawn, rng, count) if drawn is not None else None
-            if batch is not None:
-                return batch
+            drawn = None if drawn is None else self._imputed(*drawn, rng)
+            if drawn is not None:
+                return drawn
         raise ConfigError(
             f"{TRIES} draws gave no window of {LEAST_TYPED} typed sites with a row where Li-Stephens is not sure; "
             "lower data.spacing_kb"
@@ -155,24 +189,29 @@ class CopyingSource:
         likeness = dosage.T @ dosage[:, rng.integers(people)]
         return np.sort(np.argsort(-likeness, kind="stable")[:size])
 
-    def _batch(self, window: Window, truth: np.ndarray, rng: np.random.Generator, count: int) -> Batch | None:
+    def _imputed(self, window: Window, truth: np.ndarray, rng: np.random.Generator) -> Drawn | None:
         config, model = self._config, self._model
         ne, err = (math.exp(rng.uniform(*np.log(ends))) for ends in (config.ne, config.err))
         engine = LiStephens(ne, err)
         copying = engine.copying(window, model.size, model.haplotypes)
         hidden = round(math.exp(rng.uniform(*np.log(config.calibrate)))) if rng.random() >= config.uncalibrated else 0
         known = self_impute(engine.impute, window, hidden, int(rng.integers(2**31))).features()
-        unsure = ~window.typed_rows() & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN)
-        targets, rows = np.nonzero(unsure)
-        sequence = targets * copying.ranking.haplotypes.shape[1] + Places.of(copying).stretch[rows]
-        chosen = rng.permutation(np.unique(sequence))[:count]
-        if not len(chosen):
+        untyped = ~window.typed_rows()
+        targets, rows = np.nonzero(untyped & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN))
+        if not len(rows):
             return None
+        kriged = kriged_of(copying, window.panel.bits, untyped, model.reach, 1)
+        return Drawn(copying, window, truth, known, kriged, targets, rows)
+
+    def _batch(self, drawn: Drawn, rng: np.random.Generator, count: int) -> Batch:
+        config, copying, rows = self._config, drawn.copying, drawn.rows
+        sequence = drawn.targets * copying.ranking.haplotypes.shape[1] + Places.of(copying).stretch[rows]
+        chosen = rng.permutation(np.unique(sequence))[:count]
         picked = []
         for s in chosen:
             here = np.flatnonzero(sequence == s)
             picked.append(rows[rng.permutation(here)[: config.per_sequence]])
-        return make_batch(copying, model, chosen, picked, window, known, truth)
+        return make_batch(copying, self._model, chosen, picked, drawn.window, drawn.known, drawn.kriged, drawn.truth)
 
 
 def make_batch(
@@ -182,9 +221,11 @@ def make_batch(
     picked: list[np.ndarray],
     window: Window,
     known: np.ndarray,
+    kriged: np.ndarray,
     truth: np.ndarray,
 ) -> Batch:
-    """chosen: (q,) sequences, target x stretch; picked: the rows of each. known: (r, 6), truth: (r, n)."""
+    """chosen: (q,) sequences, target x stretch; picked: the rows of each. known: (r, 6), kriged: (n, r or 0), truth:
+    (r, n)."""
     n, w, m = copying.ranking.haplotypes.shape
     wanted = np.zeros(n * w, bool)
     wanted[chosen] = True
@@ -194,12 +235,14 @@ def make_batch(
     left, right = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     fraction, truths, counts = (np.zeros(shape, np.float32) for _ in range(3))
     p, carried = np.full(shape, 0.5, np.float32), np.zeros((*shape, m), np.float32)
-    told = np.zeros((*shape, known.shape[1]), np.float32)
+    told = np.zeros((*shape, known.shape[1] + kriging.FEATURES * (model.reach > 0)), np.float32)
     for i, (s, rows) in enumerate(zip(chosen, picked, strict=True)):
         here, target = (i, slice(len(rows))), s // w
         left[here], right[here] = places.left[rows], places.right[rows]
         fraction[here], p[here] = copying.prepared.queries.fraction[rows], copying.p[target, rows]
-        carried[here], told[here] = alleles[rows][:, found.haplotypes[order[i]]], known[rows]
+        carried[here], told[*here, : known.shape[1]] = alleles[rows][:, found.haplotypes[order[i]]], known[rows]
+        if model.reach:
+            told[*here, known.shape[1] :] = kriging.features(kriged[target, rows])
         truths[here], counts[here] = truth[rows, target], 1
     rows = Rows(*map(torch.from_numpy, (left, right, fraction, carried, p, told)))
     parts = (found.haplotype[order], found.site[order], found.posterior[order])
