@@ -7,6 +7,7 @@ import pytest
 from test_npssm import window_of
 
 from npimpute.engine import kriging
+from npimpute.engine.copying import CERTAIN
 from npimpute.engine.kriging import FALL, NOISE, WEIGHT, krige
 from npimpute.engine.passes import prepare
 
@@ -54,36 +55,43 @@ def case(seed, **options):
     return window, prepare(window, 1), window.panel.alleles(slice(None)), untyped
 
 
+def krige_all(window, prepared, reach, threads=1):
+    p = np.full((len(prepared.queries.observed), len(window.panel.bits)), 0.5, np.float32)
+    return krige(prepared, window.panel.bits, p, reach, threads)
+
+
 @pytest.mark.parametrize(("seed", "options"), [(0, {}), (1, {"k": 17}), (2, {"k": 300}), (3, {"every": 9})])
 @pytest.mark.parametrize("reach", [1, 4, 100])
 def test_it_is_the_best_linear_prediction_from_all_haplotypes(seed, options, reach):
     window, prepared, alleles, untyped = case(seed, **options)
-    expected = plain(prepared, alleles, reach)
-    got = krige(prepared, window.panel.bits, untyped, reach, 1)
-    assert np.ptp(expected[:, untyped]) > 0.9
+    expected, got = plain(prepared, alleles, reach), krige_all(window, prepared, reach)
+    assert np.ptp(expected[:, untyped]) > 0.9 and got.dtype == np.float32
     np.testing.assert_allclose(got[:, untyped], expected[:, untyped], atol=1e-5)
-    assert got.dtype == np.float32 and not got[:, ~untyped].any()
 
 
 @pytest.mark.parametrize("most", [2, 9, 40])
 def test_sites_are_left_out_where_haplotypes_are_of_too_many_kinds(most, monkeypatch):
     window, prepared, alleles, untyped = case(4, k=120)
     monkeypatch.setattr(kriging, "MOST_CLASSES", most)
-    got, expected = krige(prepared, window.panel.bits, untyped, 20, 1), plain(prepared, alleles, 20, most)
+    got, expected = krige_all(window, prepared, 20), plain(prepared, alleles, 20, most)
     assert np.abs(expected - plain(prepared, alleles, 20))[:, untyped].max() > 0.02
     np.testing.assert_allclose(got[:, untyped], expected[:, untyped], atol=1e-5)
 
 
-def test_the_same_bytes_for_any_threads_targets_and_rows_that_are_wanted():
+def test_the_same_bytes_for_any_threads_targets_and_rows_that_are_not_sure():
     window, prepared, _, untyped = case(5, n=9)
-    whole = krige(prepared, window.panel.bits, untyped, 8, 1)
-    assert krige(prepared, window.panel.bits, untyped, 8, 3).tobytes() == whole.tobytes()
+    whole = krige_all(window, prepared, 8)
+    assert krige_all(window, prepared, 8, threads=3).tobytes() == whole.tobytes()
     rng = np.random.default_rng(0)
-    for wanted in (untyped & (rng.random(len(untyped)) < 0.3), np.arange(len(untyped)) == np.flatnonzero(untyped)[7]):
-        part = krige(prepared, window.panel.bits, wanted, 8, 1)
-        assert part[:, wanted].tobytes() == whole[:, wanted].tobytes() and not part[:, ~wanted].any()
-    some = prepare(replace(window, alleles=window.alleles[:, [7, 2]]), 1)
-    assert krige(some, window.panel.bits, untyped, 8, 1).tobytes() == whole[[7, 2]].tobytes()
+    sure = np.array([0, CERTAIN, 1 - np.float32(CERTAIN), 1], np.float32)
+    for share in (0.3, 0.003):
+        unsure = rng.random(whole.shape) < share
+        p = np.where(unsure, np.float32(0.998), rng.choice(sure, whole.shape))
+        part = krige(prepared, window.panel.bits, p, 8, 1)
+        assert part[unsure & untyped].tobytes() == whole[unsure & untyped].tobytes()
+    assert (part != whole).any(), "what is sure is passed over"
+    some = replace(window, alleles=window.alleles[:, [7, 2]])
+    assert krige_all(some, prepare(some, 1), 8).tobytes() == whole[[7, 2]].tobytes()
 
 
 def test_what_a_network_sees_are_logarithms_of_both_alleles():

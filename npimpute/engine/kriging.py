@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
+from .copying import CERTAIN, Copying
 from .passes import Prepared
 
 # Of the nearest typed sites, its fall with every further one, and of one haplotype's allele beside the process.
@@ -27,29 +28,39 @@ MOST_CLASSES = 512
 # Of a network: logarithms of the prediction and of what is left to 1, both with so much added.
 FEATURES, FLOOR = 2, np.float32(0.01)
 
+_ONE = np.float32(1)
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
 
-def krige(prepared: Prepared, bits: np.ndarray, wanted: np.ndarray, reach: int, threads: int) -> np.ndarray:
-    """(n, r) float32: predicted ALT, from 0 to 1, of the untyped rows that are ``wanted`` (r,) bool; 0 elsewhere.
+def krige(prepared: Prepared, bits: np.ndarray, p: np.ndarray, reach: int, threads: int) -> np.ndarray:
+    """(n, r) float32: predicted ALT, from 0 to 1, of untyped rows where ``p`` (n, r) is not sure; elsewhere anything.
 
     bits: as in ``Haplotypes``. reach: typed sites looked at on either side of a gap, at most. The result does not
-    depend on ``threads``, nor a row's or a target's on what else is wanted.
+    depend on ``threads``, nor of one target on the others.
     """
     queries, t = prepared.queries, len(prepared.cm)
-    out = np.zeros((len(queries.observed), len(queries.fraction)), np.float32)
+    out = np.zeros(p.shape, np.float32)
     starts = np.append(0, queries.typed_rows[:, 1])
-    stops = np.append(queries.typed_rows[:, 0], len(queries.fraction))
+    stops = np.append(queries.typed_rows[:, 0], p.shape[1])
     observed, codes = np.ascontiguousarray(queries.observed.T), prepared.codes
 
     def gap(i: int) -> None:
-        rows = starts[i] + np.flatnonzero(wanted[starts[i] : stops[i]])
+        here = p[:, starts[i] : stops[i]]
+        unsure = (here > CERTAIN) & (here < 1 - np.float32(CERTAIN))
+        rows, targets = starts[i] + np.flatnonzero(unsure.any(axis=0)), np.flatnonzero(unsure.any(axis=1))
         if len(rows):
-            _krige_gap(codes, observed, bits, i, rows, reach, MOST_CLASSES, out)
+            _krige_gap(codes, observed, bits, i, rows, targets, reach, MOST_CLASSES, out)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(gap, range(t + 1)))
     return out
+
+
+def kriged_of(copying: Copying, bits: np.ndarray, reach: int, threads: int) -> np.ndarray:
+    """``krige`` for a network, (n, 0) without ``reach``."""
+    if not reach:
+        return np.empty((len(copying.p), 0), np.float32)
+    return krige(copying.prepared, bits, copying.p, reach, threads)
 
 
 def features(predicted: np.ndarray) -> np.ndarray:
@@ -58,11 +69,15 @@ def features(predicted: np.ndarray) -> np.ndarray:
 
 
 @_jit
-def _dot(a, b, n):
-    total = 0.0
+def _dots(a, b, c, d, other, n):
+    """Four at once, which read ``other`` once."""
+    w = x = y = z = 0.0
     for i in range(n):
-        total += a[i] * b[i]
-    return total
+        w += a[i] * other[i]
+        x += b[i] * other[i]
+        y += c[i] * other[i]
+        z += d[i] * other[i]
+    return w, x, y, z
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -92,28 +107,34 @@ def _classes(codes, gap, reach, most):
 
 
 @_jit
-def _add_distance(weight, theirs, mine, distance):
-    for d in range(len(distance)):
-        distance[d] += weight if theirs[d] != mine else 0.0
+def _multiply(drop, theirs, mine, out):
+    """By 1 - drop where alleles differ."""
+    for d in range(len(out)):
+        out[d] *= _ONE - drop * np.float32(theirs[d] != mine)
 
 
 @_jit
-def _add_missing(weight, theirs, share, distance):
-    """The allele is not known: the mean of the covariance factor over the panel's alleles, of which ``share`` is
-    theirs."""
-    for d in range(len(distance)):
-        own = share[theirs[d]]
-        distance[d] -= np.log(own + (1 - own) * np.exp(-weight))
+def _multiply_missing(drop, theirs, share, out):
+    """The allele is not known: the mean factor over the panel's alleles, of which ``share`` is theirs."""
+    for d in range(len(out)):
+        out[d] *= _ONE - drop * (_ONE - share[theirs[d]])
 
 
 @_jit
 def _factor(matrix):
-    """Cholesky's, into the lower half."""
-    n = len(matrix)
-    for i in range(n):
-        for j in range(i):
-            matrix[i, j] = (matrix[i, j] - _dot(matrix[i], matrix[j], j)) / matrix[j, j]
-        matrix[i, i] = np.sqrt(matrix[i, i] - _dot(matrix[i], matrix[i], i))
+    """Cholesky's, of a matrix (d, d) whose d is a multiple of 4, into the lower half."""
+    for i in range(0, len(matrix), 4):
+        rows = matrix[i], matrix[i + 1], matrix[i + 2], matrix[i + 3]
+        for j in range(i + 4):
+            done = _dots(*rows, matrix[j], min(i, j))
+            for a in range(4):
+                total = done[a]
+                for c in range(i, min(j, i + a)):
+                    total += matrix[i + a, c] * matrix[j, c]
+                if j < i + a:
+                    matrix[i + a, j] = (matrix[i + a, j] - total) / matrix[j, j]
+                elif j == i + a:
+                    matrix[j, j] = np.sqrt(matrix[j, j] - total)
 
 
 @_jit
@@ -123,70 +144,69 @@ def _subtract(scale, from_row, row):
 
 
 @_jit
-def _divide(row, by):
-    for c in range(len(row)):
-        row[c] /= by
-
-
-@_jit
 def _solve(lower, values):
-    """values (d, c), of K x = values where K = lower lower^T, into x."""
+    """values (c, d), c a multiple of 4, of K x = values where K = lower lower^T, into x."""
     n = len(lower)
-    for i in range(n):
-        for j in range(i):
-            _subtract(lower[i, j], values[j], values[i])
-        _divide(values[i], lower[i, i])
-    for i in range(n - 1, -1, -1):
-        _divide(values[i], lower[i, i])
-        for j in range(i):
-            _subtract(lower[i, j], values[i], values[j])
+    for c in range(0, len(values), 4):
+        four = values[c], values[c + 1], values[c + 2], values[c + 3]
+        for i in range(n):
+            done = _dots(*four, lower[i], i)
+            for a in range(4):
+                four[a][i] = (four[a][i] - done[a]) / lower[i, i]
+        for i in range(n - 1, -1, -1):
+            for a in range(4):
+                four[a][i] /= lower[i, i]
+                _subtract(four[a][i], lower[i, :i], four[a][:i])
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _krige_gap(codes, observed, bits, gap, which, reach, most, out):
+def _krige_gap(codes, observed, bits, gap, which, targets, reach, most, out):
     sites, member, classes = _classes(codes, gap, reach, most)
     k, rows = codes.shape[1], len(which)
-    weight = np.empty(len(sites))
+    drop = np.empty(len(sites), np.float32)
     for i in range(len(sites)):
         beyond = sites[i] - gap if sites[i] >= gap else gap - 1 - sites[i]
-        weight[i] = WEIGHT * np.exp(-beyond / FALL)
+        drop[i] = -np.expm1(-WEIGHT * np.exp(-beyond / FALL))
     size = np.zeros(classes)
     pattern = np.zeros((len(sites), classes), np.uint8)
-    share = np.zeros((len(sites), 256))
+    share = np.zeros((len(sites), 256), np.float32)
     for j in range(k):
         size[member[j]] += 1
         for i in range(len(sites)):
             pattern[i, member[j]] = codes[sites[i], j]
-            share[i, codes[sites[i], j]] += 1 / k
-    # Mean alleles of every class, less the row's.
-    mean, values = np.zeros(rows), np.zeros((classes, rows))
+            share[i, codes[sites[i], j]] += np.float32(1 / k)
+    # Both are filled up to multiples of 4, with classes that are like no other.
+    padded, wide = (classes + 3) // 4 * 4, (rows + 3) // 4 * 4
+    mean, values = np.zeros(rows), np.zeros((wide, padded))
     for c in range(rows):
         for j in range(k):
             if (bits[which[c], j >> 3] >> (j & 7)) & 1:
-                values[member[j], c] += 1
-                mean[c] += 1 / k
+                values[c, member[j]] += 1
+        mean[c] = values[c].sum() / k
+        for d in range(classes):
+            values[c, d] = values[c, d] / size[d] - mean[c]
+    covariance, like = np.zeros((padded, padded)), np.empty(classes, np.float32)
     for d in range(classes):
-        for c in range(rows):
-            values[d, c] = values[d, c] / size[d] - mean[c]
-    covariance = np.zeros((classes, classes))
-    for d in range(classes):
+        like[: d + 1] = 1
         for i in range(len(sites)):
-            _add_distance(weight[i], pattern[i], pattern[i, d], covariance[d, : d + 1])
-        for e in range(d + 1):
-            covariance[d, e] = np.exp(-covariance[d, e])
+            _multiply(drop[i], pattern[i], pattern[i, d], like[: d + 1])
+        covariance[d, : d + 1] = like[: d + 1]
         covariance[d, d] += NOISE / size[d]
+    for d in range(classes, padded):
+        covariance[d, d] = 1
     _factor(covariance)
     _solve(covariance, values)
-    distance, predicted = np.empty(classes), np.empty(rows)
-    for q in range(observed.shape[1]):
-        distance[:] = 0
+    weights = np.ascontiguousarray(values[:rows, :classes].T)
+    predicted = np.empty(rows)
+    for q in targets:
+        like[:] = 1
         for i in range(len(sites)):
             if observed[sites[i], q] < 0:
-                _add_missing(weight[i], pattern[i], share[i], distance)
+                _multiply_missing(drop[i], pattern[i], share[i], like)
             else:
-                _add_distance(weight[i], pattern[i], observed[sites[i], q], distance)
+                _multiply(drop[i], pattern[i], observed[sites[i], q], like)
         predicted[:] = mean
         for d in range(classes):
-            _subtract(-np.exp(-distance[d]), values[d], predicted)
+            _subtract(-like[d], weights[d], predicted)
         for c in range(rows):
             out[q, which[c]] = min(max(predicted[c], 0.0), 1.0)

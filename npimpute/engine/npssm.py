@@ -10,8 +10,8 @@ import numpy as np
 
 from ..context.windows import Window
 from .base import share_out
-from .copying import CERTAIN, Copying, CopyingConfig, Places, Sequences, sequences
-from .kriging import krige
+from .copying import Copying, CopyingConfig, Places, Sequences, sequences
+from .kriging import kriged_of
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
 from .self_imputed import SelfImputing, in_turn
@@ -104,7 +104,7 @@ class NPSSMEngine:
         known = self._self_impute(ls.impute, window, later).features()
         fraction = copying.prepared.queries.fraction
         untyped, bits = ~window.typed_rows(), window.panel.bits
-        kriged = kriged_of(copying, bits, untyped, self._config.reach, self._threads)
+        kriged = kriged_of(copying, bits, self._config.reach, self._threads)
         rows = Untyped(bits, *Places.of(copying), fraction, untyped, known, kriged)
         starts = window.panel.row_start()
         sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
@@ -131,12 +131,3 @@ class NPSSMEngine:
         )
         rows = ready.rows._replace(kriged=ready.rows.kriged[first:last])
         read_out(p[first:last], parts, correction, state, rows, self._out)
-
-
-def kriged_of(copying: Copying, bits: np.ndarray, untyped: np.ndarray, reach: int, threads: int) -> np.ndarray:
-    """(n, r) float32, kriged rows where Li-Stephens is not sure of every target; (n, 0) without ``reach``."""
-    p = copying.p
-    if not reach:
-        return np.empty((len(p), 0), np.float32)
-    sure = ((p <= CERTAIN) | (p >= 1 - np.float32(CERTAIN))).all(axis=0)
-    return krige(copying.prepared, bits, untyped & ~sure, reach, threads)

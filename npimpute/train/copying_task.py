@@ -24,7 +24,7 @@ from ..engine.checkpoint import save_model
 from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
 from ..engine.copying_network import CopyingNetwork, Rows, WithLayers
 from ..engine.li_stephens import LiStephens
-from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers, kriged_of
+from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers
 from ..engine.self_imputed import self_impute
 from ..errors import ConfigError
 from ..types import Haplotypes, Sites
@@ -196,11 +196,10 @@ class CopyingSource:
         copying = engine.copying(window, model.size, model.haplotypes)
         hidden = round(math.exp(rng.uniform(*np.log(config.calibrate)))) if rng.random() >= config.uncalibrated else 0
         known = self_impute(engine.impute, window, hidden, int(rng.integers(2**31))).features()
-        untyped = ~window.typed_rows()
-        targets, rows = np.nonzero(untyped & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN))
+        targets, rows = np.nonzero(~window.typed_rows() & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN))
         if not len(rows):
             return None
-        kriged = kriged_of(copying, window.panel.bits, untyped, model.reach, 1)
+        kriged = kriging.kriged_of(copying, window.panel.bits, model.reach, 1)
         return Drawn(copying, window, truth, known, kriged, targets, rows)
 
     def _batch(self, drawn: Drawn, rng: np.random.Generator, count: int) -> Batch:
