@@ -26,7 +26,8 @@ from .read_out import row_inputs
 class Rows(NamedTuple):
     """Untyped rows of each sequence. left: (q, r) int64, core column before the row; right: the one after it; fraction:
     (q, r) float32 on the way between the two. alleles: (q, r, m) float32, 1 where a haplotype carries ALT. p: (q, r)
-    float32, of Li-Stephens. known: (q, r, x) float32, what ``SelfImputed.features`` and ``kriging.features`` tell."""
+    float32, of Li-Stephens. known: (q, r, x) float32, what ``SelfImputed.features``, ``kriging.with_size``
+    and ``kriging.features`` tell."""
 
     left: Tensor
     right: Tensor

@@ -25,8 +25,10 @@ from .passes import Prepared
 # Of the nearest typed sites, its fall with every further one, and of one haplotype's allele beside the process.
 WEIGHT, FALL, NOISE = 0.3, 6.0, 0.2
 MOST_CLASSES = 512
-# Of a network: logarithms of the prediction and of what is left to 1, both with so much added.
-FEATURES, FLOOR = 2, np.float32(0.01)
+# Of a network: the panel's size, and logarithms of the prediction and of what is left to 1, both with so much added.
+FEATURES, FLOOR = 3, np.float32(0.01)
+# Panels as large as this count as one of this size: larger ones are rarely there to be learnt from.
+LARGE_PANEL = 4000
 
 _ONE = np.float32(1)
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
@@ -61,6 +63,12 @@ def kriged_of(copying: Copying, bits: np.ndarray, reach: int, threads: int) -> n
     if not reach:
         return np.empty((len(copying.p), 0), np.float32)
     return krige(copying.prepared, bits, copying.p, reach, threads)
+
+
+def with_size(known: np.ndarray, k: int, reach: int) -> np.ndarray:
+    """known (r, x) float32, with ``reach`` with the panel's size beside it: the smaller, the more kriging adds."""
+    size = np.full((len(known), 1 if reach else 0), np.log(min(k, LARGE_PANEL) / 1000), np.float32)
+    return np.concatenate([known, size], axis=1)
 
 
 def features(predicted: np.ndarray) -> np.ndarray:

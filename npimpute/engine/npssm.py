@@ -11,7 +11,7 @@ import numpy as np
 from ..context.windows import Window
 from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
-from .kriging import kriged_of
+from .kriging import kriged_of, with_size
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
 from .self_imputed import SelfImputing, in_turn
@@ -102,6 +102,7 @@ class NPSSMEngine:
         first, later = in_turn(progress, window.alleles.shape[1], self._calibrate)
         copying = ls.copying(window, self._config.size, self._config.haplotypes, first)
         known = self._self_impute(ls.impute, window, later).features()
+        known = with_size(known, window.panel.k, self._config.reach)
         fraction = copying.prepared.queries.fraction
         untyped, bits = ~window.typed_rows(), window.panel.bits
         kriged = kriged_of(copying, bits, self._config.reach, self._threads)

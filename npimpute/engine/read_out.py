@@ -71,8 +71,8 @@ class OutWeights(NamedTuple):
 
 class Untyped(NamedTuple):
     """Rows of a window. bits: as in ``Haplotypes``. stretch, left, right: as in ``Places``. fraction: (r,) float32 on
-    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``. kriged: (n, r)
-    float32, of the same targets as ``p``, or (n, 0) for a network without."""
+    the way from left to right. untyped: (r,) bool. known: (r, 6 or 7) float32, ``SelfImputed.features`` and, for a
+    network with kriging, ``kriging.with_size``. kriged: (n, r) float32, of the same targets as ``p``, or (n, 0)."""
 
     bits: np.ndarray
     stretch: np.ndarray

@@ -99,8 +99,8 @@ class Batch:
 class Drawn(NamedTuple):
     """A window with hidden people as its targets, as far as it needs no weights.
 
-    truth: (r, n) uint8, what they carry. known: (r, 6), kriged: (n, r or 0), see ``Untyped``. targets, rows: (x,) int64
-    each, where Li-Stephens is not sure.
+    truth: (r, n) uint8, what they carry. known, kriged: see ``Untyped``. targets, rows: (x,) int64 each, where
+    Li-Stephens is not sure.
     """
 
     copying: Copying
@@ -196,6 +196,7 @@ class CopyingSource:
         copying = engine.copying(window, model.size, model.haplotypes)
         hidden = round(math.exp(rng.uniform(*np.log(config.calibrate)))) if rng.random() >= config.uncalibrated else 0
         known = self_impute(engine.impute, window, hidden, int(rng.integers(2**31))).features()
+        known = kriging.with_size(known, window.panel.k, model.reach)
         targets, rows = np.nonzero(~window.typed_rows() & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN))
         if not len(rows):
             return None
@@ -223,8 +224,7 @@ def make_batch(
     kriged: np.ndarray,
     truth: np.ndarray,
 ) -> Batch:
-    """chosen: (q,) sequences, target x stretch; picked: the rows of each. known: (r, 6), kriged: (n, r or 0), truth:
-    (r, n)."""
+    """chosen: (q,) sequences, target x stretch; picked: the rows of each. The others: see ``Drawn``."""
     n, w, m = copying.ranking.haplotypes.shape
     wanted = np.zeros(n * w, bool)
     wanted[chosen] = True
@@ -234,7 +234,7 @@ def make_batch(
     left, right = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     fraction, truths, counts = (np.zeros(shape, np.float32) for _ in range(3))
     p, carried = np.full(shape, 0.5, np.float32), np.zeros((*shape, m), np.float32)
-    told = np.zeros((*shape, known.shape[1] + kriging.FEATURES * (model.reach > 0)), np.float32)
+    told = np.zeros((*shape, known.shape[1] + 2 * (model.reach > 0)), np.float32)
     for i, (s, rows) in enumerate(zip(chosen, picked, strict=True)):
         here, target = (i, slice(len(rows))), s // w
         left[here], right[here] = places.left[rows], places.right[rows]
