@@ -38,7 +38,7 @@ def krige(prepared: Prepared, bits: np.ndarray, p: np.ndarray, reach: int, threa
     """(n, r) float32: predicted ALT, from 0 to 1, of untyped rows where ``p`` (n, r) is not sure; elsewhere anything.
 
     bits: as in ``Haplotypes``. reach: typed sites looked at on either side of a gap, at most. The result does not
-    depend on ``threads``, nor of one target on the others.
+    depend on ``threads``, nor one target's on the others.
     """
     queries, t = prepared.queries, len(prepared.cm)
     out = np.zeros(p.shape, np.float32)
