@@ -256,6 +256,10 @@ def _as_a_process(main, argv: list[str], before, pipes) -> None:
         for number, (_, writer) in enumerate(pipes, 1):
             os.dup2(writer, number)
         sys.argv, sys.stdout, sys.stderr = argv, open(1, "w", closefd=False), open(2, "w", closefd=False)
+        if torch := sys.modules.get("torch"):
+            # Its other threads are not in a fork, which would wait for them.
+            torch.set_num_threads(1)
+            torch.set_num_threads = lambda count: None
         if before is not None:
             before()
         main()
