@@ -195,7 +195,7 @@ class Trainer:
         mine = range(self._processes.rank, config.accumulate, self._processes.world)
         if self._improve and self._step == 0:
             self._validate()
-        with ThreadPoolExecutor(AHEAD) as pool:
+        with ThreadPoolExecutor(1) as pool:
             draws = ((step, i) for step in range(self._step, config.steps) for i in mine)
             queue = deque(pool.submit(self._draw, *draw) for draw in islice(draws, AHEAD))
             while self._step < config.steps:
