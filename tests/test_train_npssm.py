@@ -259,7 +259,9 @@ def test_steps_that_do_harm_leave_no_model(panel, tmp_path):
     loop, out = replace(LOOP, lr=3.0, warmup=0, schedule="constant", steps=2), tmp_path / "run"
     config = settings(panel, out, init=start, loop=loop)
     for resume in (False, True):
-        with pytest.raises(ConfigError, match=f"^{out}: no step validated better than {start}, so no model was saved"):
+        with pytest.raises(
+            ConfigError, match=f"^{out}: no step validated better than the start, so no model was saved"
+        ):
             train(config, resume=resume)
         assert sorted(path.name for path in out.iterdir()) == sorted([METRICS, STATE])
         found = validations(out)

@@ -7,7 +7,7 @@ import logging
 import click
 
 from ..errors import ConfigError
-from .options import BOOTSTRAP, MAF_BINS, PATH, POPULATIONS, SEED, LazyGroup, Numbers, all_of, cores, set_up_log
+from .options import BOOTSTRAP, DEVICE, MAF_BINS, PATH, POPULATIONS, SEED, LazyGroup, Numbers, all_of, cores, set_up_log
 
 _LAZY: dict[str, str] = {
     "msa-cost": "Networks over DNA alignments: time and memory by columns and rows.",
@@ -159,7 +159,7 @@ def scaling(engines, runs, peers, paths, threads, **options):
 @click.option("--budget", type=float, default=60.0, show_default=True, metavar="MINUTES", help="For everything.")
 @click.option("--steps", type=int, help="Instead: steps of every run.")
 @click.option("--config", "config_file", type=PATH, help="Settings of the base configuration, TOML as for 'train'.")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
+@DEVICE
 @THREADS
 @SEED
 @OUT

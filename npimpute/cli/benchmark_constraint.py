@@ -6,7 +6,7 @@ import click
 
 from .benchmark import Words
 from .benchmark_vep import ranked
-from .options import PATH, SEED, cores, set_up_log
+from .options import DEVICE, PATH, SEED, THREADS, cores, set_up_log
 
 
 @click.command("constraint")
@@ -20,8 +20,8 @@ from .options import PATH, SEED, cores, set_up_log
 @click.option("--hold-out", multiple=True, metavar="REGION|BED", help="Judge only here: what training held out.")
 @click.option("--positions", type=int, default=0, help="Score so many of each kind at most, evenly spaced.")
 @click.option("--batch", type=int, default=64, show_default=True, help="Windows that a model sees at a time.")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
-@click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]")
+@DEVICE
+@THREADS
 @click.option("--no-reverse-complement", "one_strand", is_flag=True, help="Models read the forward strand only.")
 @click.option("--bootstrap", type=int, default=200, show_default=True, help="Samples of elements, for intervals.")
 @SEED

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError
-from .options import PATH, Numbers, checked, cores, progress, set_up_log
+from .options import DEVICE, PATH, THREADS, Numbers, checked, cores, progress, set_up_log
 
 # Of each task: the options that it needs, and those that it takes besides --model, --out, --device and --threads.
 _NEEDS = {"mlm": ("fasta", "region"), "cost": (), "labels": ("fasta", "table")}
@@ -50,8 +50,8 @@ _TAKES |= {"cost": ("lengths", "chunk", "minutes", "seed"), "labels": ("split",)
     "--minutes", type=float, help="mlm, cost: a model goes no further after a run that took longer.  [cost: 30]"
 )
 @click.option("--seed", type=int, help="mlm, cost: of all that is drawn at random.  [default: 1]")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
-@click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]")
+@DEVICE
+@THREADS
 def command(task, models, out, device, threads, **options):
     """Long-range models of DNA: what context is worth to them, what it costs, and how they tell labels.
 

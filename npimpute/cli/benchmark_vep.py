@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .benchmark import Words
-from .options import PATH, SEED, cores, progress, set_up_log
+from .options import DEVICE, PATH, SEED, THREADS, cores, progress, set_up_log
 
 
 @click.command("vep")
@@ -21,8 +21,8 @@ from .options import PATH, SEED, cores, progress, set_up_log
 @click.option("--sheet", metavar="NAME", help="Of an XLSX file.  [default: the first]")
 @click.option("--header-row", type=int, default=1, show_default=True, help="Row of the table that names its columns.")
 @click.option("--batch", type=int, default=64, show_default=True, help="Windows that a model sees at a time.")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
-@click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]")
+@DEVICE
+@THREADS
 @click.option("--no-reverse-complement", "one_strand", is_flag=True, help="Models read the forward strand only.")
 @click.option("--bootstrap", type=int, default=200, show_default=True, help="Samples of rows, for intervals.")
 @SEED

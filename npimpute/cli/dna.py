@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-
 import click
 
-from .options import PATH, checked, cores, progress, set_up_log
+from .options import DEVICE, PATH, THREADS, all_of, checked, cores, progress, set_up_log
 
 
 @click.group("dna")
@@ -14,33 +12,30 @@ def command():
     """Embed sequence, or score variants, with a model that 'npimpute train dna' made."""
 
 
-def _options(function):
-    """Those of both subcommands."""
-    options = (
-        click.option("--model", type=PATH, required=True, help="Directory of a model."),
-        click.option("--fasta", type=PATH, required=True, help="The genome: FASTA (.fa, .fa.gz) or .2bit."),
-        click.option(
-            "--out", type=PATH, required=True, help="Output: .npz, .zarr, .parquet, .tsv or .tsv.gz, by its name."
-        ),
-        click.option(
-            "--pool",
-            type=int,
-            default=1536,
-            show_default=True,
-            metavar="BP",
-            help="Of variants: bases around one over which states are averaged.",
-        ),
-        click.option(
-            "--chunk",
-            type=int,
-            metavar="TOKENS",
-            help="caduceus, hawk: read windows in pieces of so many tokens, exactly, in little memory.",
-        ),
-        click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-        click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]"),
-        click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
-    )
-    return functools.reduce(lambda done, option: option(done), reversed(options), function)
+_options = all_of(
+    click.option("--model", type=PATH, required=True, help="Directory of a model."),
+    click.option("--fasta", type=PATH, required=True, help="The genome: FASTA (.fa, .fa.gz) or .2bit."),
+    click.option(
+        "--out", type=PATH, required=True, help="Output: .npz, .zarr, .parquet, .tsv or .tsv.gz, by its name."
+    ),
+    click.option(
+        "--pool",
+        type=int,
+        default=1536,
+        show_default=True,
+        metavar="BP",
+        help="Of variants: bases around one over which states are averaged.",
+    ),
+    click.option(
+        "--chunk",
+        type=int,
+        metavar="TOKENS",
+        help="caduceus, hawk: read windows in pieces of so many tokens, exactly, in little memory.",
+    ),
+    DEVICE,
+    THREADS,
+    click.option("--overwrite", is_flag=True, help="Replace an output that exists."),
+)
 
 
 @command.command("embed")

@@ -79,6 +79,8 @@ MAF_BINS = click.option(
 BOOTSTRAP = click.option(
     "--bootstrap", type=int, default=200, show_default=True, help="Bootstrap samples of people for intervals; 0: none."
 )
+DEVICE = click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
+THREADS = click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]")
 SEED = click.option("--seed", type=int, default=1, show_default=True, help="Of all that is drawn at random.")
 
 

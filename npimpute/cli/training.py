@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from ..errors import ConfigError, InputError
-from .options import PATH, all_of, checked, cores, set_up_log
+from .options import DEVICE, PATH, THREADS, all_of, checked, cores, set_up_log
 
 # Options that are short for settings of the loop.
 _LOOP = ("steps", "accumulate", "lr", "precision", "seed")
@@ -30,8 +30,8 @@ _OPTIONS = all_of(
     click.option("--seed", type=int, help="Of weights, data and validation."),
     click.option("--minutes", type=float, default=math.inf, help="Stop after so long; --resume goes on."),
     click.option("--resume", is_flag=True, help="Go on with the run in --out; its settings must be the same."),
-    click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]"),
-    click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]"),
+    DEVICE,
+    THREADS,
 )
 
 

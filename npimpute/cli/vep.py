@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import PATH, cores, set_up_log
+from .options import DEVICE, PATH, THREADS, cores, set_up_log
 
 
 @click.command("vep")
@@ -22,8 +22,8 @@ from .options import PATH, cores, set_up_log
     "--out", type=PATH, required=True, help="The same rows, scored: .tsv, .csv, .vcf (.gz), .bcf or .parquet."
 )
 @click.option("--batch", type=int, default=64, show_default=True, help="Windows that the model sees at a time.")
-@click.option("--device", help="cpu, cuda or cuda:N.  [default: cuda where there is one]")
-@click.option("--threads", type=int, help="Threads of the CPU.  [default: all cores]")
+@DEVICE
+@THREADS
 @click.option(
     "--no-reverse-complement", "one_strand", is_flag=True, help="Read the forward strand only: half the time."
 )

@@ -14,7 +14,6 @@ import torch
 from ..config import made
 from ..engine.checkpoint import load_weights
 from ..engine.device import choose_device
-from ..engine.model_files import WEIGHTS
 from ..errors import ConfigError, InputError
 from ..train.loop import LoopConfig, Task, Trainer, check_place, train_task
 from .config import DNAConfig, dna_config, preset
@@ -134,15 +133,10 @@ def train(
     torch.manual_seed(config.loop.seed)
     task = _masked_task(config, genome, device) if config.labels is None else _label_task(config, genome, device)
     improve = isinstance(task, LabelTask) and task.judges
-    if improve and not resume and (config.out / WEIGHTS).exists():
-        raise InputError(f"{config.out}: holds a model, which would be taken for a better one; name another directory")
     learns = sum(p.numel() for p in task.network.parameters() if p.requires_grad)
     log.info("%s: %d parameters that learn", config.model.architecture, learns)
     trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes, improve)
-    done = train_task(trainer, config.out, resume, progress)
-    if done and not trainer.saved:
-        raise ConfigError(f"{config.out}: no step validated better than the start, so no model was saved; lower --lr")
-    return done
+    return train_task(trainer, config.out, resume, progress)
 
 
 def _masked_task(config: DNATrainConfig, genome: Genome, device: str) -> Task:

@@ -159,7 +159,7 @@ class Trainer:
     ):
         if not minutes >= 0:
             raise ConfigError(f"--minutes {minutes}: 0 or more")
-        self._improve, self._best = improve, -math.inf
+        self.improve, self._best = improve, -math.inf
         self._task, self._config, self._out, self._settings, self._device = task, config, out, settings, device
         self._deadline = time.monotonic() + 60 * minutes
         self._processes = Processes.joined(device)
@@ -179,7 +179,7 @@ class Trainer:
         self._step = load_state(self._out, self._task.network, self._optimizer, self._settings)
         if self._leads:
             cut_metrics(self._out / METRICS, self._step)
-            if self._improve:
+            if self.improve:
                 self._best = max(validated(self._out / METRICS), default=-math.inf)
         return self._step
 
@@ -193,7 +193,7 @@ class Trainer:
         step with the steps done and the step's metrics."""
         config = self._config
         mine = range(self._processes.rank, config.accumulate, self._processes.world)
-        if self._improve and self._step == 0:
+        if self.improve and self._step == 0:
             self._validate()
         with ThreadPoolExecutor(1) as pool:
             draws = ((step, i) for step in range(self._step, config.steps) for i in mine)
@@ -259,7 +259,7 @@ class Trainer:
     def _validate(self) -> None:
         if self._leads and (found := self._task.validate()):
             self._write({"step": self._step, "validation": found})
-            if self._improve:
+            if self.improve:
                 self._keep_if_best(found["all"]["pooled"])
         if self._processes.world > 1:
             distributed.barrier()
@@ -271,7 +271,7 @@ class Trainer:
 
     def _save(self) -> None:
         if self._leads:
-            if not self._improve:
+            if not self.improve:
                 self._task.save(self._out)
             save_state(self._out, self._task.network, self._optimizer, self._settings, self._step)
 
@@ -295,11 +295,20 @@ def check_place(out: Path, resume: bool) -> None:
 
 def train_task(trainer: Trainer, out: Path, resume: bool, progress: Callable[[int, dict[str, float]], None]) -> bool:
     """Runs what trains into the directory ``out``, from the start or from the state there; whether all its steps are
-    done. progress: see ``Trainer.run``. Raises InputError or ConfigError."""
+    done. progress: see ``Trainer.run``. Raises InputError or ConfigError, also where only a better model was to be kept
+    and none was."""
+    if trainer.improve and not resume and (out / WEIGHTS).exists():
+        raise InputError(f"{out}: holds a model, which would be taken for a better one; name another directory")
     with file_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         if not resume:  # of a run that ended before it saved anything
             (out / METRICS).unlink(missing_ok=True)
     if resume:
         log.info("resumed after step %d", trainer.resume())
-    return trainer.run(progress)
+    done = trainer.run(progress)
+    if done and not trainer.saved:
+        raise ConfigError(
+            f"{out}: no step validated better than the start, so no model was saved; train on more data, longer, or "
+            "with a lower --lr"
+        )
+    return done

@@ -15,9 +15,8 @@ from torch import nn
 from ..engine.checkpoint import load_weights, new_network
 from ..engine.copying import CopyingConfig
 from ..engine.device import choose_device
-from ..engine.model_files import WEIGHTS
 from ..engine.network import NetworkConfig
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError
 from ..panel.genetic_map import GeneticMap, constant_rate, read_genetic_map
 from ..panel.panel import open_panel
 from .copying_task import CopyingDataConfig, CopyingSource, CopyingTask
@@ -90,10 +89,7 @@ def train(
     progress: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
 ) -> bool:
     """Trains the model into ``config.out``; whether all its steps are done. The rest: see ``train_task``."""
-    improve = config.init is not None and config.hold_out > 0
     check_place(config.out, resume)
-    if improve and not resume and (config.out / WEIGHTS).exists():
-        raise InputError(f"{config.out}: holds a model, which would be taken for a better one; name another directory")
     device = choose_device(device, threads)
     torch.manual_seed(config.loop.seed)
     network = new_network(config.model)
@@ -101,14 +97,9 @@ def train(
         load_weights(network, config.init)
     task = _task(config, network, *_data(config, threads), device, threads)
     log.info("%s: %d parameters", config.model.architecture, sum(p.numel() for p in network.parameters()))
+    improve = config.init is not None and config.hold_out > 0
     trainer = Trainer(task, config.loop, config.out, config.settings(), device, minutes, improve)
-    done = train_task(trainer, config.out, resume, progress)
-    if done and not trainer.saved:
-        raise ConfigError(
-            f"{config.out}: no step validated better than {config.init}, so no model was saved; train on more data, "
-            "longer, or with a lower --lr"
-        )
-    return done
+    return train_task(trainer, config.out, resume, progress)
 
 
 def _task(
