@@ -42,7 +42,7 @@ from .options import PATH, cores, progress
     type=click.Choice(ENGINES),
     default=RunConfig.engine,
     show_default=True,
-    help="How to impute: the network over exact Li-Stephens, Li-Stephens alone, or others for comparison.",
+    help="How to impute: a network over a copying model, copying models alone, or others for comparison.",
 )
 @click.option("--model", type=PATH, help="Directory of a trained model, for a network.  [default for npssm: its own]")
 @click.option("--context", type=int, help="Panel haplotypes a network or knn reads.  [default: the model's; knn: 10]")

@@ -136,6 +136,9 @@ def sequences(copying: Copying, first: int, wanted: np.ndarray, flank: int) -> S
         np.where(wanted, np.cumsum(wanted).reshape(wanted.shape) - 1, -1),
     )
     per_site = _per_site(copying, first, last)
+    if len(ranking.ends):
+        _fill_between_two(first, prepared.queries.observed, copying.codes, tuple(ranking), per_site, tuple(out))
+        return out
     known = (prepared.queries.observed, copying.codes, *copying.model, tuple(ranking), per_site)
     # A haplotype's passes serve all the stretches that it is in.
     by_haplotype = np.where(wanted[..., None], ranking.haplotypes[first:last], -1).reshape(len(wanted), -1)
@@ -164,7 +167,7 @@ def _per_site(copying: Copying, first: int, last: int) -> np.ndarray:
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site, by_haplotype, orders, flank, out):
-    size, ranked, scale = ranking
+    size, ranked, scale, _ = ranking
     _, haplotype, site, posterior, number = out
     t_all, k, w, m = len(switch), len(codes), ranked.shape[1], ranked.shape[2]
     columns = size + 1 + 2 * flank
@@ -213,3 +216,34 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
                     for i in range(per_site.shape[2]):
                         site[s, c, i] = per_site[q - first, t, i]
                     site[s, c, per_site.shape[2]] = one
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _fill_between_two(first, observed, codes, ranking, per_site, out):
+    """Of stretches of one typed site, without a flank, from what the pass left of their ends."""
+    _, ranked, scale, ends = ranking
+    _, haplotype, site, posterior, number = out
+    for n in range(len(number)):
+        q = first + n
+        for a in range(number.shape[1]):
+            s = number[n, a]
+            if s < 0:
+                continue
+            for c in range(2):
+                t = a + c
+                if t == observed.shape[1]:
+                    continue
+                for i in range(per_site.shape[2]):
+                    site[s, c, i] = per_site[n, t, i]
+                site[s, c, per_site.shape[2]] = np.float32(1)
+                for i in range(ranked.shape[2]):
+                    j = ranked[q, a, i]
+                    if j < 0:
+                        continue
+                    one, p = ends[q, a, i, 2 * c], ends[q, a, i, 2 * c + 1]
+                    other = p / max(one * scale[q, 2, t], np.float32(1e-30))
+                    posterior[s, i, c] = p
+                    haplotype[s, i, c, 0] = LOG_SCALE * np.log(p + FLOOR)
+                    haplotype[s, i, c, 1] = LOG_SCALE * np.log((one if c == 0 else other) + FLOOR)
+                    haplotype[s, i, c, 2] = LOG_SCALE * np.log((other if c == 0 else one) + FLOOR)
+                    haplotype[s, i, c, 3] = np.float32(1) if codes[j, t] == observed[q, t] else np.float32(0)

@@ -15,10 +15,16 @@ import numpy as np
 from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
+from .clade_passes import Model, run_clade_passes
+from .clades import find_clades
 from .copying import Copying
 from .parameters import START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
+
+# With clades: rows around a gap over which they are equal, and the rates of switching and of drifting, over that of
+# switching without them.
+BEYOND, SWITCHING, DRIFTING = 50, 0.7, 0.7
 
 
 class LiStephens:
@@ -76,3 +82,25 @@ class LiStephens:
         prepared = prepare(window, self._threads)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k))
         return run_passes(prepared, self.ne, self.error_rate, self._threads, ranking, progress), prepared, ranking
+
+
+class CladeCopying(LiStephens):
+    """Li-Stephens with clades (``clades``): of the switches that Ne stands for, some go on within the clade.
+
+    Ne is estimated as for ``LiStephens``, and means the same.
+    """
+
+    name = "clades"
+
+    def _run(
+        self, window: Window, size: int, m: int, progress: Callable[[float], None]
+    ) -> tuple[np.ndarray, Prepared, Ranking]:
+        if size != 1:
+            raise ConfigError(f"size {size}: with clades a stretch has one typed site")
+        self.settle(window)
+        prepared = prepare(window, self._threads)
+        found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)
+        ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
+        switch, err = prepared.model(SWITCHING * self.ne, self.error_rate)
+        model = Model(switch, -np.expm1(DRIFTING / SWITCHING * np.log1p(-switch[1:])), err)
+        return run_clade_passes(prepared, model, found, self._threads, ranking, progress), prepared, ranking

@@ -13,17 +13,23 @@ class Ranking(NamedTuple):
     site after it, most first, -1 where there are fewer. scale: (n, 3, t) float32, what the pass multiplied with:
     forward probabilities after a site, backward ones before it, and their product there, which makes it the posterior.
 
+    ends: (n, w, m, 4) float32, with clades, where one haplotype's probabilities do not follow from its own alleles:
+    forward and posterior at a stretch's site, backward and posterior at the one after it; else empty.
+
     m may be 0. The pass takes it as a plain tuple, so the order of fields is part of it.
     """
 
     size: int
     haplotypes: np.ndarray
     scale: np.ndarray
+    ends: np.ndarray
 
     @staticmethod
-    def of(n: int, t: int, size: int, m: int) -> Ranking:
+    def of(n: int, t: int, size: int, m: int, clades: bool = False) -> Ranking:
         """For n targets at t typed sites, to be filled."""
-        return Ranking(size, np.zeros((n, -(-t // size), m), np.int32), np.zeros((n, 3, t), np.float32))
+        shape = (n, -(-t // size), m)
+        ends = np.zeros((*shape, 4) if clades else (0, 0, 0, 4), np.float32)
+        return Ranking(size, np.zeros(shape, np.int32), np.zeros((n, 3, t), np.float32), ends)
 
 
 @numba.njit(nogil=True)

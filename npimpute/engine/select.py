@@ -12,10 +12,12 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .calibrated import Calibrated
-from .li_stephens import LiStephens
+from .li_stephens import CladeCopying, LiStephens
 from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
+
+COPYING = {engine.name: engine for engine in (LiStephens, CladeCopying)}
 
 
 def make_engine(config: RunConfig) -> Engine:
@@ -27,8 +29,8 @@ def make_engine(config: RunConfig) -> Engine:
 
 
 def _uncalibrated(config: RunConfig) -> Engine:
-    if config.engine == "li-stephens":
-        return LiStephens(config.ne, config.err, config.threads, config.seed)
+    if config.engine in COPYING:
+        return COPYING[config.engine](config.ne, config.err, config.threads, config.seed)
     if config.engine == "knn":
         from .knn import DEFAULT_NEIGHBOURS, KNN
 

@@ -1,0 +1,98 @@
+"""Clades: panel haplotypes that are equal around a gap between typed sites, untyped rows included.
+
+A target that copies a haplotype shares an ancestor with it, and often with others that descend from that ancestor too.
+Going along the chromosome it parts from the haplotype either because its own lineage recombined, and then goes on with
+any haplotype of the panel, or because the haplotype's did, and then it stays with the others of the clade. The model of
+Li and Stephens knows the first; typed sites cannot tell who is of a clade, but the panel can.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+# A row that only one haplotype differs at says that it is alone, not to whom it is near.
+LEAST_CARRIERS = 2
+
+
+class Clades(NamedTuple):
+    """Of each gap between two typed sites. clade: (t-1, k) int32, numbered from 0; share: (t-1, k) float32, one over
+    the haplotypes of a clade, by its number; number: (t-1,) int64, of clades."""
+
+    clade: np.ndarray
+    share: np.ndarray
+    number: np.ndarray
+
+
+def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -> Clades:
+    """bits: (r, ceil(k/8)) uint8. typed_rows: (t, 2) int64, first row of each typed site and the one after its last.
+    beyond: rows on either side of a gap, and of its typed sites, at which the haplotypes of a clade are equal too.
+
+    Rows whose rarer allele fewer than LEAST_CARRIERS haplotypes carry count for nothing.
+    """
+    carriers = np.bitwise_count(bits).sum(axis=1, dtype=np.int64)
+    counts = np.minimum(carriers, k - carriers) >= LEAST_CARRIERS
+    rows = np.flatnonzero(counts)
+    before = np.append(0, np.cumsum(counts))
+    first = np.maximum(before[typed_rows[:-1, 0]] - beyond, 0)
+    last = np.minimum(before[typed_rows[1:, 1]] + beyond, len(rows))
+    gaps = len(typed_rows) - 1
+    out = Clades(np.empty((gaps, k), np.int32), np.ones((gaps, k), np.float32), np.empty(gaps, np.int64))
+    _find(bits, carriers, rows, first, last, k, *out)
+    return out
+
+
+@numba.njit(nogil=True)
+def _mixed(x):
+    """A number that looks random for every number (splitmix64; Steele, Lea & Flood 2014)."""
+    x = np.uint64(x + 1) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@numba.njit(nogil=True)
+def _toggle(bits, flip, key, sums):
+    """``key`` in or out of the sums of the row's haplotypes that carry its rarer allele."""
+    for byte in range(len(bits)):
+        value = bits[byte] ^ flip
+        for bit in range(8):
+            j = byte * 8 + bit
+            if (value >> bit) & 1 and j < len(sums):
+                sums[j] ^= key
+
+
+@numba.njit(nogil=True, cache=True)
+def _find(bits, carriers, rows, first, last, k, clade, share, number):
+    # Haplotypes are equal over rows if the keys of what they carry there have the same exclusive or.
+    sums, start, stop = np.zeros(k, np.uint64), 0, 0
+    size = 1
+    while size < 2 * k:
+        size *= 2
+    table, members = np.empty(size, np.int32), np.empty(k, np.int64)
+    keys = np.empty(k, np.uint64)
+    for gap in range(len(first)):
+        while stop < last[gap]:
+            r = rows[stop]
+            _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), _mixed(r), sums)
+            stop += 1
+        while start < first[gap]:
+            r = rows[start]
+            _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), _mixed(r), sums)
+            start += 1
+        table[:] = -1
+        n = 0
+        for j in range(k):
+            at = np.int64(sums[j] & np.uint64(size - 1))
+            while table[at] >= 0 and keys[table[at]] != sums[j]:
+                at = (at + 1) & (size - 1)
+            if table[at] < 0:
+                table[at], keys[n], members[n] = n, sums[j], 0
+                n += 1
+            clade[gap, j] = table[at]
+            members[table[at]] += 1
+        for c in range(n):
+            share[gap, c] = np.float32(1) / np.float32(members[c])
+        number[gap] = n

@@ -1,0 +1,162 @@
+"""Clades, and the pass of a copying model with them, against the plain reference."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_blocks import dense
+from test_copying import every
+from test_engine import make_window
+
+from npimpute.engine import clade_passes, li_stephens, reference
+from npimpute.engine.clades import find_clades
+from npimpute.engine.li_stephens import CladeCopying, LiStephens
+from npimpute.engine.passes import prepare
+from npimpute.errors import ConfigError
+
+NE, ERR = 3e4, 2e-3
+
+
+def typed_rows(window):
+    starts = window.panel.row_start()
+    return np.stack([starts[window.typed], starts[window.typed + 1]], axis=1)
+
+
+def plain_clades(window, beyond):
+    """(t-1, k) the first haplotype with the same alleles around each gap."""
+    alleles, rows = dense(window), typed_rows(window)
+    carriers = np.minimum(alleles.sum(axis=1), window.panel.k - alleles.sum(axis=1))
+    kept = np.flatnonzero(carriers >= 2)
+    out = []
+    for (left, _), (_, right) in zip(rows[:-1], rows[1:], strict=True):
+        first, last = np.searchsorted(kept, left), np.searchsorted(kept, right)
+        part = alleles[kept[max(0, first - beyond) : last + beyond]]
+        out.append([int(np.flatnonzero((part == column[:, None]).all(axis=0))[0]) for column in part.T])
+    return np.array(out)
+
+
+@pytest.mark.parametrize(("k", "every", "beyond"), [(40, 4, 0), (41, 4, 7), (17, 2, 3), (300, 9, 20), (30, 40, 500)])
+def test_clades_are_equal_around_their_gap(k, every, beyond):
+    window, _ = make_window(np.random.default_rng(k + beyond), k=k, every=every)
+    expected = plain_clades(window, beyond)
+    clade, share, number = find_clades(window.panel.bits, k, typed_rows(window), beyond)
+    for gap, first in enumerate(expected):
+        assert number[gap] == len(set(first))
+        assert (clade[gap] == clade[gap, first]).all()
+        assert len(set(zip(clade[gap], first, strict=True))) == number[gap]
+        np.testing.assert_allclose(share[gap, clade[gap]], 1 / np.bincount(clade[gap])[clade[gap]], rtol=1e-6)
+
+
+def test_a_row_that_one_haplotype_differs_at_parts_nobody():
+    window, _ = make_window(np.random.default_rng(3), k=24, every=8, multi=False)
+    bits = window.panel.bits.copy()
+    bits[:] = 0
+    bits[40, 1] = 1  # haplotype 8 alone
+    bits[41, 0] = 255  # haplotypes 0 to 7
+    bits[42] = 255
+    bits[42, 2] = 254  # all but haplotype 16
+    clade, _, number = find_clades(bits, 24, typed_rows(window), 1000)
+    assert (number == 2).all()
+    assert (clade == np.where(np.arange(24) < 8, 0, 1)).all()
+
+
+def expected_posterior(window, observed):
+    """(t, k) of one target, by the reference."""
+    panel, rows, k = dense(window), typed_rows(window), window.panel.k
+    codes = np.array([sum((a * panel[row] for a, row in enumerate(range(*ends), 1)), 0) for ends in rows])
+    distance = np.maximum(np.diff(window.cm[window.typed]), 1e-6)
+    switch = np.append(0, -np.expm1(-0.04 * NE * li_stephens.SWITCHING * distance / k))
+    share = -np.expm1(-0.04 * NE * li_stephens.DRIFTING * distance / k)
+    clades = plain_clades(window, li_stephens.BEYOND)
+    same = clades[:, :, None] == clades[:, None, :]
+    drift = share[:, None, None] * same / same.sum(axis=2, keepdims=True) + (1 - share[:, None, None]) * np.eye(k)
+    return reference.forward_backward(codes, observed.astype(int), switch, ERR, drift), codes
+
+
+@pytest.mark.parametrize(("k", "every"), [(40, 4), (17, 2), (300, 9), (40, 60)])
+@pytest.mark.parametrize("kept", [clade_passes.KEPT_BYTES, 0])
+def test_the_pass_equals_the_reference(k, every, kept, monkeypatch):
+    """kept: memory for all forward probabilities, or for those of some sites."""
+    monkeypatch.setattr(clade_passes, "KEPT_BYTES", kept)
+    monkeypatch.setattr(li_stephens, "BEYOND", 4)
+    window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
+    p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
+    prepared = prepare(window, 1)
+    before = np.searchsorted(rows[:, 0], np.arange(len(alt)), side="right") - 1
+    untyped = ~window.typed_rows()
+    for q, observed in enumerate(window.alleles.T):
+        posterior, codes = expected_posterior(window, observed)
+        dosages = reference.dosages(posterior, alt, before, prepared.queries.fraction)
+        np.testing.assert_allclose(p[q, untyped], dosages[untyped], atol=2e-4)
+        for t in range(0, len(rows), 5):
+            hidden = observed.copy()
+            hidden[t] = -1
+            without, _ = expected_posterior(window, hidden)
+            for code, row in enumerate(range(*rows[t]), 1):
+                assert p[q, row] == pytest.approx(without[t, codes[t] == code].sum(), abs=2e-4)
+
+
+def test_drifting_matters_and_without_it_the_pass_is_that_of_li_stephens(monkeypatch):
+    window, _ = make_window(np.random.default_rng(5), k=60, every=5, n=20)
+    plain = LiStephens(NE, ERR).impute(window)
+    monkeypatch.setattr(li_stephens, "BEYOND", 1)
+    monkeypatch.setattr(li_stephens, "SWITCHING", 1.0)
+    assert np.abs(CladeCopying(NE, ERR).impute(window) - plain).max() > 0.05
+    monkeypatch.setattr(li_stephens, "DRIFTING", 0.0)
+    np.testing.assert_allclose(CladeCopying(NE, ERR).impute(window), plain, atol=1e-3)
+
+
+def test_results_do_not_depend_on_threads_or_on_who_goes_with_whom():
+    window, _ = make_window(np.random.default_rng(7), k=90, every=4, n=37)
+    whole = CladeCopying(NE, ERR).copying(window, 1, 6)
+    threaded = CladeCopying(NE, ERR, threads=3).copying(window, 1, 6)
+    assert whole.p.tobytes() == threaded.p.tobytes()
+    assert whole.ranking.ends.tobytes() == threaded.ranking.ends.tobytes()
+    order = np.random.default_rng(8).permutation(37)[:19]
+    part = CladeCopying(NE, ERR).copying(replace(window, alleles=window.alleles[:, order]), 1, 6)
+    assert part.p.tobytes() == whole.p[order].tobytes()
+    assert (part.ranking.haplotypes == whole.ranking.haplotypes[order]).all()
+    assert part.ranking.ends.tobytes() == whole.ranking.ends[order].tobytes()
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_sequences_hold_the_model_over_all_haplotypes(missing):
+    window, _ = make_window(np.random.default_rng(11), k=50, every=4, n=5, missing=missing)
+    copying, m = CladeCopying(NE, ERR).copying(window, 1, 9), 9
+    found = every(copying, 0, 5, 0)
+    t = len(window.typed)
+    for q, observed in enumerate(window.alleles.T):
+        posterior, codes = expected_posterior(window, observed)
+        for a in range(t):
+            s, ends = found.number[q, a], [c for c in (0, 1) if a + c < t]
+            total = posterior[a : a + 2].sum(axis=0)
+            here = copying.ranking.haplotypes[q, a]
+            named = here[here >= 0]
+            np.testing.assert_allclose(total[named], np.sort(total)[::-1][: len(named)], atol=1e-4)
+            assert len(named) == m or np.sort(total)[::-1][len(named)] < 1e-4
+            for c in ends:
+                expected = posterior[a + c, named]
+                np.testing.assert_allclose(found.posterior[s, : len(named), c], expected, atol=1e-4)
+                features = found.haplotype[s, : len(named), c]
+                np.testing.assert_allclose(np.exp(4 * features[:, 0]), expected, atol=2e-4)
+                matches = (codes[a + c, named] == observed[a + c]) & (observed[a + c] >= 0)
+                np.testing.assert_array_equal(features[:, 3], matches)
+                # Both probabilities give the posterior, but for what they add up to.
+                product = np.exp(4 * features[:, 1]) * np.exp(4 * features[:, 2])
+                likely = expected > 0.01
+                ratio = product[likely] / expected[likely]
+                np.testing.assert_allclose(ratio, ratio.mean(), rtol=5e-2) if likely.any() else None
+            assert (found.posterior[s, :, len(ends) :] == 0).all()
+
+
+def test_the_first_and_last_rows_and_one_typed_site():
+    window, _ = make_window(np.random.default_rng(13), k=30, every=160, n=3)
+    assert len(window.typed) == 1
+    p = CladeCopying(NE, ERR).impute(window)
+    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=1e-4)
+
+
+def test_longer_stretches_are_refused():
+    window, _ = make_window(np.random.default_rng(1))
+    with pytest.raises(ConfigError, match="size 2: with clades a stretch has one typed site"):
+        CladeCopying(NE, ERR).copying(window, 2, 4)
