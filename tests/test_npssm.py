@@ -18,7 +18,7 @@ from npimpute.engine.base import share_out
 from npimpute.engine.checkpoint import load_model, save_model
 from npimpute.engine.copying import CERTAIN, CopyingConfig, Places
 from npimpute.engine.copying_network import CopyingNetwork, WithLayers
-from npimpute.engine.li_stephens import LiStephens
+from npimpute.engine.li_stephens import CladeCopying, LiStephens, copying_model
 from npimpute.engine.model_files import load_config, read_weights, write_config
 from npimpute.engine.network import NetworkConfig
 from npimpute.engine.npssm import NPSSMEngine, WithoutLayers
@@ -28,8 +28,9 @@ from npimpute.errors import ConfigError, InputError
 from npimpute.train.copying_task import make_batch
 
 NE, ERR = 5e4, 1e-3
-SIZES = {"size": 6, "haplotypes": 5, "width": 8, "row_state": 3, "readout": 7, "calibrate": 14}
+SIZES = {"clades": False, "size": 6, "haplotypes": 5, "width": 8, "token": 3, "readout": 7, "calibrate": 14}
 LAYERS = {"layers": 1, "flank": 2}
+CLADES = {"clades": True, "size": 1}
 each_kind = pytest.mark.parametrize("kind", [{}, LAYERS], ids=["without layers", "with layers"])
 
 
@@ -50,7 +51,7 @@ def engine(made, calibrate=0, threads=1, seed=1, ne=NE, err=ERR, **settings):
     """settings: other than those that the network was made with."""
     config, tensors = replace(made.config, **settings), tensors_of(made)
     reader = WithLayers(made, "cpu") if config.layers else WithoutLayers(tensors)
-    return NPSSMEngine(config, tensors, reader, LiStephens(ne, err, threads, seed), calibrate, threads, seed)
+    return NPSSMEngine(config, tensors, reader, copying_model(config)(ne, err, threads, seed), calibrate, threads, seed)
 
 
 def window_of(seed=0, **options):
@@ -68,25 +69,24 @@ def batch_of(made, ready, window):
     chosen = np.unique(sequence)
     picked = [rows[sequence == s] for s in chosen]
     truth = np.zeros(unsure.T.shape, np.uint8)
-    batch = make_batch(ready.copying, made.config, chosen, picked, window, ready.rows.known, ready.rows.kriged, truth)
+    batch = make_batch(ready.copying, made.config, chosen, picked, window, ready.rows.known, truth)
     return batch, list(zip(chosen // w, picked, strict=True))
 
 
 def by_torch(made, batch):
     """(q, r) probabilities."""
     with torch.no_grad():
-        correction, state = made.read(batch.haplotype, batch.site, batch.posterior)
-        return torch.sigmoid(made.logits(correction, state, batch.site, batch.posterior, batch.rows)).numpy()
+        return torch.sigmoid(made(batch.haplotype, batch.site, batch.posterior, batch.rows)).numpy()
 
 
 # What it computes
 
 
 @pytest.mark.parametrize("calibrate", [0, 20])
-@pytest.mark.parametrize("kind", [{}, {"size": 1, "haplotypes": 40}, LAYERS], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"size": 1, "haplotypes": 40}, LAYERS, CLADES | {"haplotypes": 40}], ids=str)
 @pytest.mark.parametrize("given", [(NE, ERR), (None, None)], ids=["given", "estimated"])
-def test_with_heads_of_zero_it_is_li_stephens_and_progress_rises_to_one(given, kind, calibrate):
-    window, plain = window_of(), LiStephens(*given)
+def test_with_heads_of_zero_it_is_what_it_corrects_and_progress_rises_to_one(given, kind, calibrate):
+    window, plain = window_of(n=30), (CladeCopying if kind.get("clades") else LiStephens)(*given)
     tested = engine(make_network(noise=0, **kind), calibrate, ne=given[0], err=given[1])
     shares = []
     np.testing.assert_allclose(tested.impute(window, shares.append), plain.impute(window), atol=1e-5)
@@ -94,17 +94,17 @@ def test_with_heads_of_zero_it_is_li_stephens_and_progress_rises_to_one(given, k
     assert len(shares) > 3 and shares[0] > 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
 
 
-KINDS = [{"size": 1, "haplotypes": 8}, {"flank": 3}, {"haplotypes": 60}, {"reach": 3}, LAYERS | {"reach": 40}]
+KINDS = [{"size": 1, "haplotypes": 8}, {"flank": 3}, {"haplotypes": 60}, LAYERS, CLADES, CLADES | {"layers": 1}]
 
 
 @pytest.mark.parametrize("k", [40, 17, 300])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_it_is_the_torch_network_where_li_stephens_is_not_sure_and_li_stephens_elsewhere(kind, k):
+def test_it_is_the_torch_network_where_the_copying_model_is_not_sure_and_that_elsewhere(kind, k):
     window, made = window_of(k, k=k), make_network(**kind)
     tested = engine(made, calibrate=20)
     ready = tested.ready(window)
     batch, where = batch_of(made, ready, window)
-    before = LiStephens(NE, ERR).impute(window)
+    before = copying_model(made.config)(NE, ERR).impute(window)
     expected, unsure = before.copy(), np.zeros(before.shape, bool)
     for p, (target, rows) in zip(by_torch(made, batch), where, strict=True):
         expected[target, rows], unsure[target, rows] = p[: len(rows)], True
@@ -133,7 +133,9 @@ def test_rows_lie_between_the_typed_sites_around_them(size):
 
 
 def test_gradients_reach_every_weight():
-    window, made = window_of(), make_network(**LAYERS)
+    window, made = window_of(), make_network(**LAYERS, token=12)
+    for linear in (made.left, made.token):
+        linear.bias.data += 5  # so that nothing is cut off at 0
     batch, _ = batch_of(made, engine(made, calibrate=20).ready(window), window)
     made(batch.haplotype, batch.site, batch.posterior, batch.rows).square().sum().backward()
     for name, weight in made.named_parameters():
@@ -152,10 +154,11 @@ def test_without_typed_sites_the_panel_frequencies():
 # What it may not depend on
 
 
-def test_the_same_bytes_for_any_threads_batch_order_and_company_of_targets(monkeypatch):
-    window, made = window_of(1, n=14), make_network(reach=5)
+@pytest.mark.parametrize("kind", [{}, CLADES], ids=["plain", "clades"])
+def test_the_same_bytes_for_any_threads_batch_order_and_company_of_targets(kind, monkeypatch):
+    window, made = window_of(1, n=14), make_network(**kind)
     whole = engine(made, 20).impute(window)
-    assert np.abs(whole - LiStephens(NE, ERR).impute(window)).max() > 0.05
+    assert np.abs(whole - copying_model(made.config)(NE, ERR).impute(window)).max() > 0.05
     assert engine(made, 20, threads=3).impute(window).tobytes() == whole.tobytes()
     for some in (np.arange(14)[::-1], np.array([5]), np.array([13, 2, 7])):
         part = engine(made, 20).impute(replace(window, alleles=window.alleles[:, some]))
@@ -293,10 +296,10 @@ def test_a_network_without_layers_needs_no_torch(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "shape", "name"),
     [
-        ({"width": 9}, (1, 8), "correction.weight"),
-        ({"row_state": 4}, (7, 23), "readout.0.weight"),
-        ({}, None, "haplotype.bias"),
-        ({}, (8, 1), "norm.weight"),
+        ({"readout": 9}, (7,), "readout.0.bias"),
+        ({"token": 4}, (1, 3), "correction.weight"),
+        ({}, None, "left.bias"),
+        ({}, (3, 1), "right.weight"),
         ({}, (2,), "colour"),
     ],
 )

@@ -32,8 +32,10 @@ LOG_SCALE = np.float32(0.25)
 FLOOR, NEAR_CM = np.float32(1e-7), np.float32(1e-5)
 # Of probabilities at untyped rows, before their logarithm.
 ROW_FLOOR = 1e-6
-# Features of an untyped row, beside pooled states and what the panel tells of it.
+# Features of an untyped row, beside pooled tokens and what the panel tells of it.
 ROW_FEATURES = 11
+# Features of a haplotype at an untyped row: its log posterior, and whether it carries ALT.
+TOKEN_FEATURES = 2
 # Rows where Li-Stephens is this sure of either allele are left as they are.
 CERTAIN = 1e-3
 
@@ -42,34 +44,35 @@ CERTAIN = 1e-3
 class CopyingConfig:
     """Sizes of the network over typed sites. Raises ConfigError.
 
-    size: typed sites of a sequence; flank: more on either side that it sees; haplotypes: of a sequence. layers: 0 for
-    the read-out alone. width, d_state, expand: of the layers; row_state: channels that the read-out gets of them;
-    readout: width of its two hidden layers. reach: typed sites on either side that kriging looks at, 0 for none
-    (``kriging``). calibrate: panel haplotypes that are hidden to learn of rows, if nothing
-    else is asked for.
+    clades: whether it corrects the copying model with clades, or exact Li-Stephens. size: typed sites of a sequence;
+    flank: more on either side that it sees; haplotypes: of a sequence. layers: 0 for none; width, d_state, expand: of
+    them. token: width of what it makes of a haplotype at a row; readout: width of the two hidden layers that read it.
+    calibrate: panel haplotypes that are hidden to learn of rows, if nothing else is asked for.
     """
 
     architecture: str = "npssm"
+    clades: bool = True
     size: int = 1
     flank: int = 0
-    haplotypes: int = 8
+    haplotypes: int = 12
     layers: int = 0
     width: int = 16
     d_state: int = 4
     expand: int = 1
-    row_state: int = 8
+    token: int = 16
     readout: int = 32
-    reach: int = 0
     calibrate: int = 400
 
     def __post_init__(self) -> None:
         if self.architecture != "npssm":
             raise ConfigError(f"architecture {self.architecture}: not npssm")
-        for name in ("layers", "flank", "reach", "calibrate"):
+        for name in ("layers", "flank", "calibrate"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: 0 or more")
-        names = ("size", "haplotypes", "width", "d_state", "expand", "row_state", "readout")
+        names = ("size", "haplotypes", "width", "d_state", "expand", "token", "readout")
         check_counts(**{name: getattr(self, name) for name in names})
+        if self.clades and (self.size, self.flank) != (1, 0):
+            raise ConfigError(f"size {self.size}, flank {self.flank}: with clades a sequence is one gap: 1 and 0")
 
 
 class Copying(NamedTuple):

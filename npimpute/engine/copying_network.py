@@ -1,12 +1,13 @@
 """The NPSSM over typed sites: corrections to what a target copies from its likeliest haplotypes.
 
-Every sequence is a table of m haplotypes x t typed sites (``copying.Sequences``). A layer is a bidirectional Mamba
-along the columns of each haplotype, then, in each column, every haplotype reads the posterior-weighted mean and the
-maximum of all. Its outputs are corrections to the copying logits and a state per haplotype and column; the read-out of
-an untyped row sees them at the carriers of its ALT allele and at the others, and what the panel, imputing itself, told
-of the row. Both heads start at 0, and with heads of 0 the network is exact Li-Stephens.
+Every sequence is a table of m haplotypes x t typed sites (``copying.Sequences``). A layer, if there are any, is a
+bidirectional Mamba along the columns of each haplotype, then, in each column, every haplotype reads the
+posterior-weighted mean and the maximum of all. At an untyped row each haplotype is a token, made of its columns before
+and after the row, its posterior there, and whether it carries ALT. Of tokens come corrections to the copying logits;
+the read-out sees the mean token of the carriers and that of the others, and what the panel, imputing itself, told of
+the row. Both heads start at 0, and with heads of 0 the network is the copying model that it corrects.
 
-Axes: q sequences, m haplotypes, t columns, c = size + 1 core columns, r untyped rows, e width.
+Axes: q sequences, m haplotypes, t columns, c = size + 1 core columns, r untyped rows, e width, s token.
 """
 
 from __future__ import annotations
@@ -19,15 +20,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers import BiMamba
-from .copying import HAPLOTYPE_FEATURES, LOG_SCALE, ROW_FLOOR, SITE_FEATURES, CopyingConfig, Sequences
+from .copying import (
+    FLOOR,
+    HAPLOTYPE_FEATURES,
+    LOG_SCALE,
+    ROW_FLOOR,
+    SITE_FEATURES,
+    TOKEN_FEATURES,
+    CopyingConfig,
+    Sequences,
+)
 from .read_out import row_inputs
 
 
 class Rows(NamedTuple):
     """Untyped rows of each sequence. left: (q, r) int64, core column before the row; right: the one after it; fraction:
     (q, r) float32 on the way between the two. alleles: (q, r, m) float32, 1 where a haplotype carries ALT. p: (q, r)
-    float32, of Li-Stephens. known: (q, r, x) float32, what ``SelfImputed.features``, ``kriging.with_size``
-    and ``kriging.features`` tell."""
+    float32, of the copying model. known: (q, r, x) float32, what ``SelfImputed.features`` tells."""
 
     left: Tensor
     right: Tensor
@@ -60,13 +69,17 @@ class CopyingNetwork(nn.Module):
     def __init__(self, config: CopyingConfig):
         super().__init__()
         self.config = config
-        width = config.width
-        self.haplotype = nn.Linear(HAPLOTYPE_FEATURES, width)
-        self.site = nn.Linear(SITE_FEATURES, width, bias=False)
-        self.layers = nn.ModuleList(Layer(width, config.d_state, config.expand) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(width, eps=1e-5)
-        self.correction = nn.Linear(width, 1)
-        self.state = nn.Linear(width, config.row_state)
+        width, token = config.width, config.token
+        if config.layers:
+            self.haplotype = nn.Linear(HAPLOTYPE_FEATURES, width)
+            self.site = nn.Linear(SITE_FEATURES, width, bias=False)
+            self.layers = nn.ModuleList(Layer(width, config.d_state, config.expand) for _ in range(config.layers))
+            self.norm = nn.RMSNorm(width, eps=1e-5)
+        column = width if config.layers else HAPLOTYPE_FEATURES
+        self.left, self.right = nn.Linear(column, token), nn.Linear(column, token, bias=False)
+        self.row = nn.Linear(TOKEN_FEATURES, token, bias=False)
+        self.token = nn.Linear(token, token)
+        self.correction = nn.Linear(token, 1)
         inputs = row_inputs(config)
         self.readout = nn.Sequential(
             nn.Linear(inputs, config.readout),
@@ -84,21 +97,25 @@ class CopyingNetwork(nn.Module):
         return self.logits(*self.read(haplotype, site, posterior), site, posterior, rows)
 
     def read(self, haplotype: Tensor, site: Tensor, posterior: Tensor) -> tuple[Tensor, Tensor]:
-        """Corrections (q, m, c) to the copying logits and row states (q, m, c, s) of the core columns."""
-        x = self.haplotype(haplotype) + self.site(site)[:, None]
-        for layer in self.layers:
-            x = layer(x, posterior)
-        core = slice(self.config.flank, x.shape[2] - self.config.flank)
-        x = F.silu(self.norm(x[:, :, core]))
-        return self.correction(x)[..., 0], self.state(x)
+        """(q, m, c, s) twice: what core columns add to the tokens of rows after them, and of rows before them."""
+        x, core = haplotype, slice(self.config.flank, haplotype.shape[2] - self.config.flank)
+        if self.config.layers:
+            x = self.haplotype(haplotype) + self.site(site)[:, None]
+            for layer in self.layers:
+                x = layer(x, posterior)
+            x = F.silu(self.norm(x))
+        return self.left(x[:, :, core]), self.right(x[:, :, core])
 
-    def logits(self, correction: Tensor, state: Tensor, site: Tensor, posterior: Tensor, rows: Rows) -> Tensor:
+    def logits(self, after: Tensor, before: Tensor, site: Tensor, posterior: Tensor, rows: Rows) -> Tensor:
         """(q, r) logits of ALT, from what ``read`` made of ``site`` and ``posterior`` (of all columns)."""
         core = slice(self.config.flank, posterior.shape[2] - self.config.flank)
         posterior, site = posterior[:, :, core], site[:, core]
         left, right, f = rows.left, rows.right, rows.fraction
-        there = _between(posterior, left, right, f)  # (q, r, m)
-        weight = there * torch.exp(_between(correction, left, right, f))
+        there = (1 - f[..., None]) * _at(posterior, left) + f[..., None] * _at(posterior, right)  # (q, r, m)
+        own = torch.stack([LOG_SCALE * torch.log(there + FLOOR), rows.alleles], -1)
+        tokens = F.relu(_states_at(after, left) + _states_at(before, right) + self.row(own))
+        tokens = F.relu(self.token(tokens))  # (q, r, m, s)
+        weight = there * torch.exp(self.correction(tokens)[..., 0])
         carried = weight * rows.alleles
         others = weight - carried
         # What the haplotypes outside the sequence hold, of all and of ALT.
@@ -106,10 +123,6 @@ class CopyingNetwork(nn.Module):
         outside_alt = torch.minimum((rows.p - (there * rows.alleles).sum(-1)).clamp(min=0), outside)
         alt, ref = carried.sum(-1) + outside_alt, others.sum(-1) + outside - outside_alt
         base = torch.log(alt + ROW_FLOOR) - torch.log(ref + ROW_FLOOR)
-        q, m, c, channels = state.shape
-        states = _between(state.transpose(2, 3).reshape(q, m * channels, c), left, right, f).unflatten(
-            -1, (m, channels)
-        )
         total = alt + ref
         features = [
             base,
@@ -123,7 +136,7 @@ class CopyingNetwork(nn.Module):
             torch.minimum(f, 1 - f),
             *_ends(site[..., 3], left, right, f),
         ]
-        pooled = [_pooled(share, states) for share in (carried, others)]
+        pooled = [_pooled(share, tokens) for share in (carried, others)]
         x = torch.cat([torch.stack(features, -1), rows.known, *pooled], -1)
         return base + self.readout(x)[..., 0]
 
@@ -138,8 +151,8 @@ class WithLayers:
     def __call__(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
         parts = (sequences.haplotype, sequences.site, sequences.posterior)
         with torch.no_grad():
-            correction, state = self._network.read(*(torch.from_numpy(part).to(self._device) for part in parts))
-        return correction.contiguous().cpu().numpy(), state.contiguous().cpu().numpy()
+            after, before = self._network.read(*(torch.from_numpy(part).to(self._device) for part in parts))
+        return after.contiguous().cpu().numpy(), before.contiguous().cpu().numpy()
 
 
 def _at(values: Tensor, column: Tensor) -> Tensor:
@@ -147,9 +160,10 @@ def _at(values: Tensor, column: Tensor) -> Tensor:
     return values.transpose(1, 2).gather(1, column[..., None].expand(-1, -1, values.shape[1]))
 
 
-def _between(values: Tensor, left: Tensor, right: Tensor, fraction: Tensor) -> Tensor:
-    f = fraction[..., None]
-    return (1 - f) * _at(values, left) + f * _at(values, right)
+def _states_at(states: Tensor, column: Tensor) -> Tensor:
+    """states (q, m, c, s) at columns (q, r): (q, r, m, s)."""
+    q, m, c, channels = states.shape
+    return _at(states.transpose(2, 3).reshape(q, m * channels, c), column).unflatten(-1, (m, channels))
 
 
 def _entropy(share: Tensor) -> Tensor:
@@ -163,5 +177,5 @@ def _ends(values: Tensor, left: Tensor, right: Tensor, fraction: Tensor) -> tupl
 
 
 def _pooled(share: Tensor, states: Tensor) -> Tensor:
-    """(q, r, s): mean of the haplotypes' states (q, r, m, s), weighted by their share (q, r, m)."""
+    """(q, r, s): mean of the haplotypes' tokens (q, r, m, s), weighted by their share (q, r, m)."""
     return torch.einsum("qrm,qrms->qrs", share / (share.sum(-1, keepdim=True) + ROW_FLOOR), states)

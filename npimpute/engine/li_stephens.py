@@ -17,14 +17,14 @@ from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
 from .clade_passes import Model, run_clade_passes
 from .clades import find_clades
-from .copying import Copying
+from .copying import Copying, CopyingConfig
 from .parameters import START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
 
 # With clades: rows around a gap over which they are equal, and the rates of switching and of drifting, over that of
 # switching without them.
-BEYOND, SWITCHING, DRIFTING = 50, 0.7, 0.7
+BEYOND, SWITCHING, DRIFTING = 30, 0.7, 0.7
 
 
 class LiStephens:
@@ -104,3 +104,8 @@ class CladeCopying(LiStephens):
         switch, err = prepared.model(SWITCHING * self.ne, self.error_rate)
         model = Model(switch, -np.expm1(DRIFTING / SWITCHING * np.log1p(-switch[1:])), err)
         return run_clade_passes(prepared, model, found, self._threads, ranking, progress), prepared, ranking
+
+
+def copying_model(config: CopyingConfig) -> type[LiStephens]:
+    """What a network corrects."""
+    return CladeCopying if config.clades else LiStephens

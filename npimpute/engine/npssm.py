@@ -1,4 +1,4 @@
-"""The default engine: exact Li-Stephens, and a network over typed sites that corrects it where it is not sure."""
+"""The default engine: a copying model, and a network over typed sites that corrects it where it is not sure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 from ..context.windows import Window
 from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
-from .kriging import kriged_of, with_size
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
 from .self_imputed import SelfImputing, in_turn
@@ -21,12 +20,12 @@ BATCH = 4096
 
 
 class Reader(Protocol):
-    """What makes corrections and states of sequences. flank: columns that it wants on either side of the core."""
+    """What makes shares of tokens of sequences. flank: columns that it wants on either side of the core."""
 
     flank: int
 
     def __call__(self, sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
-        """(q, m, c) and (q, m, c, s) float32 of the core columns."""
+        """(q, m, c, s) float32 twice: what core columns add to the tokens of rows after them, and before them."""
         ...
 
 
@@ -43,8 +42,8 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as Li-Stephens leaves it, and its rows. sites: (x, 2) int64, first row and the one after the last of
-    every untyped site."""
+    """A window as the copying model leaves it, and its rows. sites: (x, 2) int64, first row and the one after the last
+    of every untyped site."""
 
     copying: Copying
     rows: Untyped
@@ -52,7 +51,8 @@ class Ready(NamedTuple):
 
 
 class NPSSMEngine:
-    """See ``base.Engine``. tensors: the network's weights by name; reader: the part before the read-out.
+    """See ``base.Engine``. tensors: the network's weights by name; reader: the part before the read-out; copying: the
+    model that is corrected.
 
     calibrate: panel haplotypes to hide and impute, 0 for none. threads, seed: as for ``LiStephens``; seed also chooses
     whom to hide.
@@ -65,32 +65,32 @@ class NPSSMEngine:
         config: CopyingConfig,
         tensors: dict[str, np.ndarray],
         reader: Reader,
-        li_stephens: LiStephens,
+        copying: LiStephens,
         calibrate: int,
         threads: int = 1,
         seed: int = 1,
     ):
         self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
-        self._li_stephens, self._calibrate, self._threads = li_stephens, calibrate, threads
+        self._copying, self._calibrate, self._threads = copying, calibrate, threads
         self._self_impute = SelfImputing(calibrate, seed)
 
     @property
     def error_rate(self) -> float:
-        return self._li_stephens.error_rate
+        return self._copying.error_rate
 
     @property
     def estimates(self) -> dict[str, float]:
         """See ``Engine``."""
-        return self._li_stephens.estimates
+        return self._copying.estimates
 
     def settle(self, window: Window) -> None:
         """See ``Engine``."""
-        self._li_stephens.settle(window)
+        self._copying.settle(window)
 
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``."""
         if len(window.typed) == 0:
-            return self._li_stephens.impute(window, progress)
+            return self._copying.impute(window, progress)
         ready = self.ready(window, lambda share: progress(0.8 * share))
         p = self.correct(ready)
         progress(1.0)
@@ -98,15 +98,12 @@ class NPSSMEngine:
 
     def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
         """What needs no weights. The window has a typed site."""
-        ls = self._li_stephens
         first, later = in_turn(progress, window.alleles.shape[1], self._calibrate)
-        copying = ls.copying(window, self._config.size, self._config.haplotypes, first)
-        known = self._self_impute(ls.impute, window, later).features()
-        known = with_size(known, window.panel.k, self._config.reach)
+        copying = self._copying.copying(window, self._config.size, self._config.haplotypes, first)
+        known = self._self_impute(self._copying.impute, window, later).features()
         fraction = copying.prepared.queries.fraction
         untyped, bits = ~window.typed_rows(), window.panel.bits
-        kriged = kriged_of(copying, bits, self._config.reach, self._threads)
-        rows = Untyped(bits, *Places.of(copying), fraction, untyped, known, kriged)
+        rows = Untyped(bits, *Places.of(copying), fraction, untyped, known)
         starts = window.panel.row_start()
         sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
         return Ready(copying, rows, sites)
@@ -125,10 +122,9 @@ class NPSSMEngine:
     def _correct(self, ready: Ready, p: np.ndarray, first: int, last: int) -> None:
         wanted = unsure(p[first:last], ready.rows, ready.copying.ranking.haplotypes.shape[1])
         whole = sequences(ready.copying, first, wanted, self._reader.flank)
-        correction, state = self._reader(whole)
-        core = slice(self._reader.flank, self._reader.flank + correction.shape[2])
+        after, before = self._reader(whole)
+        core = slice(self._reader.flank, self._reader.flank + after.shape[2])
         parts = whole._replace(
             haplotype=whole.haplotype[:, :, core], site=whole.site[:, core], posterior=whole.posterior[:, :, core]
         )
-        rows = ready.rows._replace(kriged=ready.rows.kriged[first:last])
-        read_out(p[first:last], parts, correction, state, rows, self._out)
+        read_out(p[first:last], parts, after, before, ready.rows, self._out)

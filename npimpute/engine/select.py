@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .calibrated import Calibrated
-from .li_stephens import CladeCopying, LiStephens
+from .li_stephens import CladeCopying, LiStephens, copying_model
 from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ def _npssm(config: RunConfig) -> Engine:
         device, reader = "cpu", WithoutLayers(tensors)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
-    li_stephens = LiStephens(config.ne, config.err, config.threads, config.seed)
-    return NPSSMEngine(settings, tensors, reader, li_stephens, calibrate, config.threads, config.seed)
+    copying = copying_model(settings)(config.ne, config.err, config.threads, config.seed)
+    return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed)
 
 
 def _settings(path: Path, engine: str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,10 @@ from torch.nn import functional as F
 
 from ..context.hidden import hide
 from ..context.windows import Window
-from ..engine import kriging
 from ..engine.checkpoint import save_model
 from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
 from ..engine.copying_network import CopyingNetwork, Rows, WithLayers
-from ..engine.li_stephens import LiStephens
+from ..engine.li_stephens import copying_model
 from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers
 from ..engine.self_imputed import self_impute
 from ..errors import ConfigError
@@ -99,15 +99,14 @@ class Batch:
 class Drawn(NamedTuple):
     """A window with hidden people as its targets, as far as it needs no weights.
 
-    truth: (r, n) uint8, what they carry. known, kriged: see ``Untyped``. targets, rows: (x,) int64 each, where
-    Li-Stephens is not sure.
+    truth: (r, n) uint8, what they carry. known: see ``Untyped``. targets, rows: (x,) int64 each, where the copying
+    model is not sure.
     """
 
     copying: Copying
     window: Window
     truth: np.ndarray
     known: np.ndarray
-    kriged: np.ndarray
     targets: np.ndarray
     rows: np.ndarray
 
@@ -115,12 +114,19 @@ class Drawn(NamedTuple):
 class CopyingSource:
     """Draws batches from regions (with cM), each in proportion to the root of its rows. Raises ConfigError.
 
-    seed: of the windows that are kept, if any.
+    seed: of the windows that are kept, if any; threads: that draw those.
     """
 
-    def __init__(self, regions: list[Region], config: CopyingDataConfig, model: CopyingConfig, seed: int = 1):
-        self._regions, self._config, self._model, self._seed = regions, config, model, seed
-        self._kept: dict[int, Drawn] = {}
+    def __init__(
+        self,
+        regions: list[Region],
+        config: CopyingDataConfig,
+        model: CopyingConfig,
+        seed: int = 1,
+        threads: int = 1,
+    ):
+        self._regions, self._config, self._model, self._seed, self._threads = regions, config, model, seed, threads
+        self._kept: list[Drawn] = []
         for region in regions:
             if min(region.k // 2, config.people[0]) < 2 * config.hidden:
                 raise ConfigError(f"{region.name}: {region.k // 2} people; data.hidden takes {config.hidden} of them")
@@ -131,10 +137,12 @@ class CopyingSource:
         """At most ``count`` sequences of one window. Raises ConfigError where no array leaves anything to learn."""
         if not self._config.windows:
             return self._batch(self._draw(rng), rng, count)
-        number = int(rng.integers(self._config.windows))
-        if number not in self._kept:
-            self._kept[number] = self._draw(np.random.default_rng([self._seed, number]))
-        return self._batch(self._kept[number], rng, count)
+        if not self._kept:
+            log.info("drawing %d windows to learn from", self._config.windows)
+            generators = [np.random.default_rng([self._seed, number]) for number in range(self._config.windows)]
+            with ThreadPoolExecutor(self._threads) as pool:
+                self._kept = list(pool.map(self._draw, generators))
+        return self._batch(self._kept[rng.integers(self._config.windows)], rng, count)
 
     def _draw(self, rng: np.random.Generator) -> Drawn:
         for _ in range(TRIES):
@@ -192,16 +200,14 @@ class CopyingSource:
     def _imputed(self, window: Window, truth: np.ndarray, rng: np.random.Generator) -> Drawn | None:
         config, model = self._config, self._model
         ne, err = (math.exp(rng.uniform(*np.log(ends))) for ends in (config.ne, config.err))
-        engine = LiStephens(ne, err)
+        engine = copying_model(model)(ne, err)
         copying = engine.copying(window, model.size, model.haplotypes)
         hidden = round(math.exp(rng.uniform(*np.log(config.calibrate)))) if rng.random() >= config.uncalibrated else 0
         known = self_impute(engine.impute, window, hidden, int(rng.integers(2**31))).features()
-        known = kriging.with_size(known, window.panel.k, model.reach)
         targets, rows = np.nonzero(~window.typed_rows() & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN))
         if not len(rows):
             return None
-        kriged = kriging.kriged_of(copying, window.panel.bits, model.reach, 1)
-        return Drawn(copying, window, truth, known, kriged, targets, rows)
+        return Drawn(copying, window, truth, known, targets, rows)
 
     def _batch(self, drawn: Drawn, rng: np.random.Generator, count: int) -> Batch:
         config, copying, rows = self._config, drawn.copying, drawn.rows
@@ -211,7 +217,7 @@ class CopyingSource:
         for s in chosen:
             here = np.flatnonzero(sequence == s)
             picked.append(rows[rng.permutation(here)[: config.per_sequence]])
-        return make_batch(copying, self._model, chosen, picked, drawn.window, drawn.known, drawn.kriged, drawn.truth)
+        return make_batch(copying, self._model, chosen, picked, drawn.window, drawn.known, drawn.truth)
 
 
 def make_batch(
@@ -221,7 +227,6 @@ def make_batch(
     picked: list[np.ndarray],
     window: Window,
     known: np.ndarray,
-    kriged: np.ndarray,
     truth: np.ndarray,
 ) -> Batch:
     """chosen: (q,) sequences, target x stretch; picked: the rows of each. The others: see ``Drawn``."""
@@ -234,14 +239,12 @@ def make_batch(
     left, right = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     fraction, truths, counts = (np.zeros(shape, np.float32) for _ in range(3))
     p, carried = np.full(shape, 0.5, np.float32), np.zeros((*shape, m), np.float32)
-    told = np.zeros((*shape, known.shape[1] + 2 * (model.reach > 0)), np.float32)
+    told = np.zeros((*shape, known.shape[1]), np.float32)
     for i, (s, rows) in enumerate(zip(chosen, picked, strict=True)):
         here, target = (i, slice(len(rows))), s // w
         left[here], right[here] = places.left[rows], places.right[rows]
         fraction[here], p[here] = copying.prepared.queries.fraction[rows], copying.p[target, rows]
-        carried[here], told[*here, : known.shape[1]] = alleles[rows][:, found.haplotypes[order[i]]], known[rows]
-        if model.reach:
-            told[*here, known.shape[1] :] = kriging.features(kriged[target, rows])
+        carried[here], told[here] = alleles[rows][:, found.haplotypes[order[i]]], known[rows]
         truths[here], counts[here] = truth[rows, target], 1
     rows = Rows(*map(torch.from_numpy, (left, right, fraction, carried, p, told)))
     parts = (found.haplotype[order], found.site[order], found.posterior[order])
@@ -296,8 +299,8 @@ class CopyingTask:
 
     def _engine(self, tensors: dict[str, np.ndarray], reader: Reader) -> NPSSMEngine:
         # Each window has an Ne of its own, as it would have in a run.
-        li_stephens = LiStephens(threads=self._threads)
-        return NPSSMEngine(self._config, tensors, reader, li_stephens, self._config.calibrate, self._threads)
+        copying = copying_model(self._config)(threads=self._threads)
+        return NPSSMEngine(self._config, tensors, reader, copying, self._config.calibrate, self._threads)
 
     def save(self, path: Path) -> None:
         save_model(path, self.network, self._config)
