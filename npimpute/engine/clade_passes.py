@@ -32,7 +32,7 @@ LANES = 8
 # made again.
 KEPT_BYTES = 32 << 20
 # Haplotypes with less posterior at both sites are not ranked.
-LEAST_RANKED = np.float32(1e-5)
+LEAST_RANKED = np.float32(1e-4)
 
 # Sums are taken in the order they are written in: haplotypes that do not matter to a lane may stand between.
 _jit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
@@ -51,15 +51,15 @@ class Model(NamedTuple):
 class Scratch(NamedTuple):
     """What one call works in. Of lanes, float32, if nothing else is said."""
 
-    kept: np.ndarray  # (pieces, k, l) forward probabilities at the first site of each piece
-    forward: np.ndarray  # (sites, k, l) and at the others of the current one
-    totals: np.ndarray  # (t, l) their sums
-    backward: np.ndarray  # (2, k, l) at a typed site and at the one after it, in turns
-    posterior: np.ndarray  # (2, k, l) likewise
-    emitted: np.ndarray  # (k, l)
+    kept: np.ndarray  # (pieces, k, l) forward probabilities at the first site of each piece, before its emission
+    forward: np.ndarray  # (sites, k, l) likewise, at all sites of the current piece
+    totals: np.ndarray  # (t, l) their sums after the emission
+    backward: np.ndarray  # (2, k, l) at a typed site, before its emission, and at the one after it, in turns
+    posterior: np.ndarray  # (2, k, l) likewise, with any sum
+    sums: np.ndarray  # (2, l) those of the posterior
     means: np.ndarray  # (k, l) of clades
     emissions: np.ndarray  # (codes, l)
-    lanes: np.ndarray  # (4, l) sums of one site
+    lanes: np.ndarray  # (2, l) of one site
     alleles: np.ndarray  # (codes, l)
     who: np.ndarray  # (2, k) int32, haplotypes that matter to a lane
     n_who: np.ndarray  # (2,) int64, how many
@@ -74,7 +74,7 @@ class Scratch(NamedTuple):
         sites = t if 4 * t * k * LANES <= KEPT_BYTES else math.isqrt(t - 1) + 1
         shapes = {
             "kept": (-(-t // sites), k), "forward": (sites, k), "totals": (t,), "backward": (2, k),
-            "posterior": (2, k), "emitted": (k,), "means": (k,), "emissions": (codes,), "lanes": (4,),
+            "posterior": (2, k), "sums": (2,), "means": (k,), "emissions": (codes,), "lanes": (2,),
             "alleles": (codes,), "weight": (2, k), "mass": (k, 2), "rows": (256, 2),
         }  # fmt: skip
         return Scratch(
@@ -96,110 +96,92 @@ def _emissions(queries, first, last, t, err, out):
 
 
 @_jit
-def _emit(x, codes, emissions, out, total):
-    """x times the emissions, and the sum of that."""
+def _cross(x, codes, emissions, gap, model, clades, means, lanes, total, out):
+    """From one side's typed site, where x is before its emission, to the other side of the gap, where ``out`` has a sum
+    of 1 in each lane. ``total`` receives the sum of x after the emission."""
+    clade, number = clades.clade[gap], clades.number[gap]
+    for c in range(number):
+        for lane in range(LANES):
+            means[c, lane] = _ZERO
+    for j in range(len(x)):
+        c, code = clade[j], codes[j]
+        for lane in range(LANES):
+            means[c, lane] += x[j, lane] * emissions[code, lane]
     for lane in range(LANES):
         total[lane] = _ZERO
-    for j in range(len(x)):
-        code = codes[j]
+    for c in range(number):
         for lane in range(LANES):
-            value = x[j, lane] * emissions[code, lane]
-            out[j, lane] = value
-            total[lane] += value
-
-
-@_jit
-def _cross(x, total, gap, model, clades, means, lanes, out):
-    """To the other side of a gap; out has a sum of 1 in each lane, x that of ``total``."""
-    clade, number = clades.clade[gap], clades.number[gap]
+            total[lane] += means[c, lane]
     stays, drift, inflow = _ONE - model.switch[gap + 1], model.drift[gap], model.switch[gap + 1] / np.float32(len(x))
     keep, share = lanes[0], lanes[1]
     for lane in range(LANES):
         keep[lane], share[lane] = stays * (_ONE - drift) / total[lane], stays * drift / total[lane]
     for c in range(number):
-        for lane in range(LANES):
-            means[c, lane] = _ZERO
-    for j in range(len(x)):
-        c = clade[j]
-        for lane in range(LANES):
-            means[c, lane] += x[j, lane]
-    for c in range(number):
         one = clades.share[gap, c]
         for lane in range(LANES):
             means[c, lane] = means[c, lane] * one * share[lane] + inflow
     for j in range(len(x)):
-        c = clade[j]
+        c, code = clade[j], codes[j]
         for lane in range(LANES):
-            out[j, lane] = x[j, lane] * keep[lane] + means[c, lane]
+            out[j, lane] = x[j, lane] * emissions[code, lane] * keep[lane] + means[c, lane]
 
 
 @_jit
-def _forward(first, last, queries, codes, model, clades, begin, end, work, start, out):
-    """Fills ``out`` for typed sites begin..end-1, from ``start`` at the first of them."""
-    for j in range(len(start)):
-        for lane in range(LANES):
-            out[0, j, lane] = start[j, lane]
-    for t in range(begin + 1, end):
-        _step(first, last, queries, codes, model, clades, t, work, out[t - begin - 1], out[t - begin])
+def _forward(first, last, queries, codes, model, clades, begin, end, work):
+    """Fills ``forward`` from typed site begin, where it is known, to end - 1."""
+    for t in range(begin, end - 1):
+        _emissions(queries, first, last, t, model.err, work.emissions)
+        x, out = work.forward[t - begin], work.forward[t + 1 - begin]
+        _cross(x, codes[t], work.emissions, t, model, clades, work.means, work.lanes, work.totals[t], out)
 
 
 @_jit
-def _step(first, last, queries, codes, model, clades, t, work, before, out):
-    """From the forward probabilities at typed site t - 1 to those at t."""
-    _cross(before, work.totals[t - 1], t - 1, model, clades, work.means, work.lanes, work.emitted)
-    _emissions(queries, first, last, t, model.err, work.emissions)
-    _emit(work.emitted, codes[t], work.emissions, out, work.totals[t])
+def _copy(x, out):
+    for j in range(len(x)):
+        for lane in range(LANES):
+            out[j, lane] = x[j, lane]
 
 
 @_jit
 def _fill_kept(first, last, queries, codes, model, clades, work):
     """Fills ``kept``."""
-    sites, t_all, k = len(work.forward), len(work.totals), len(work.means)
-    per = _ONE / np.float32(k)
+    sites, k = len(work.forward), len(work.means)
     for j in range(k):
         for lane in range(LANES):
-            work.emitted[j, lane] = per
-    _emissions(queries, first, last, 0, model.err, work.emissions)
-    _emit(work.emitted, codes[0], work.emissions, work.kept[0], work.totals[0])
-    for piece in range(1, len(work.kept)):
-        begin = (piece - 1) * sites
-        _forward(
-            first, last, queries, codes, model, clades, begin, begin + sites, work, work.kept[piece - 1], work.forward
-        )
-        t = begin + sites
-        if t < t_all:
-            _step(first, last, queries, codes, model, clades, t, work, work.forward[sites - 1], work.kept[piece])
+            work.kept[0, j, lane] = _ONE / np.float32(k)
+    for piece in range(len(work.kept) - 1):
+        begin, t = piece * sites, (piece + 1) * sites - 1
+        _copy(work.kept[piece], work.forward[0])
+        _forward(first, last, queries, codes, model, clades, begin, t + 1, work)
+        _emissions(queries, first, last, t, model.err, work.emissions)
+        x, out = work.forward[sites - 1], work.kept[piece + 1]
+        _cross(x, codes[t], work.emissions, t, model, clades, work.means, work.lanes, work.totals[t], out)
 
 
 @_jit
-def _posterior(forward, backward, out, total):
-    """Their product with a sum of 1; ``total`` receives the sum it had."""
-    for lane in range(LANES):
-        total[lane] = _ZERO
-    for j in range(len(forward)):
-        for lane in range(LANES):
-            value = forward[j, lane] * backward[j, lane]
-            out[j, lane] = value
-            total[lane] += value
-    for j in range(len(forward)):
-        for lane in range(LANES):
-            out[j, lane] /= total[lane]
-
-
-@_jit
-def _leave_one_out(posterior, codes, emissions, alleles, row, end, first, last, out):
-    """Probability of each ALT allele at a typed site without the target's own, into out[:, row:end]."""
+def _posterior(forward, backward, codes, emissions, alleles, out, total):
+    """Their product with the emission, of sum ``total``; ``alleles`` (codes, l) has the product without it, summed."""
     for code in range(len(alleles)):
         for lane in range(LANES):
             alleles[code, lane] = _ZERO
-    for j in range(len(posterior)):
+    for j in range(len(forward)):
         code = codes[j]
         for lane in range(LANES):
-            alleles[code, lane] += posterior[j, lane]
+            value = forward[j, lane] * backward[j, lane]
+            alleles[code, lane] += value
+            out[j, lane] = value * emissions[code, lane]
+    for lane in range(LANES):
+        total[lane] = _ZERO
+        for code in range(len(alleles)):
+            total[lane] += alleles[code, lane] * emissions[code, lane]
+
+
+@_jit
+def _leave_one_out(alleles, row, end, first, last, out):
+    """Probability of each ALT allele at a typed site without the target's own, into out[:, row:end]."""
     for lane in range(last - first):
         total = _ZERO
         for code in range(len(alleles)):
-            alleles[code, lane] /= emissions[code, lane]
             total += alleles[code, lane]
         for r in range(row, end):
             code = r - row + 1
@@ -207,26 +189,27 @@ def _leave_one_out(posterior, codes, emissions, alleles, row, end, first, last, 
 
 
 @_jit
-def _find_likely(posterior, who, weight, total):
+def _find_likely(posterior, total, who, weight, lanes):
     """Haplotypes that matter to a lane, and their posterior with a sum of 1; returns how many."""
-    bound = np.float32(min(MAX_DROPPED / len(posterior), MIN_POSTERIOR))
-    n = 0
+    bound, sums = lanes[0], lanes[1]
     for lane in range(LANES):
-        total[lane] = _ZERO
+        bound[lane] = total[lane] * np.float32(min(MAX_DROPPED / len(posterior), MIN_POSTERIOR))
+        sums[lane] = _ZERO
+    n = 0
     for j in range(len(posterior)):
-        most = _ZERO
+        matters = False
         for lane in range(LANES):
-            most = max(most, posterior[j, lane])
-        if most > bound:
+            matters |= posterior[j, lane] > bound[lane]
+        if matters:
             who[n] = j
             for lane in range(LANES):
-                value = posterior[j, lane] if posterior[j, lane] > bound else _ZERO
+                value = posterior[j, lane] if posterior[j, lane] > bound[lane] else _ZERO
                 weight[n, lane] = value
-                total[lane] += value
+                sums[lane] += value
             n += 1
     for i in range(n):
         for lane in range(LANES):
-            weight[i, lane] /= total[lane]
+            weight[i, lane] /= sums[lane]
     return n
 
 
@@ -278,7 +261,7 @@ def _impute_gap(t, left, right, first, last, queries, cells, work, out):
 
 
 @_jit
-def _rank(t, left, right, forward, first, last, ranking, work):
+def _rank(t, left, right, forward, codes, first, last, ranking, work):
     """The haplotypes of highest posterior beside the gap after typed site t, and what the network sees of them."""
     rank, met, posterior = work.rank, work.met, work.posterior
     for lane in range(last - first):
@@ -296,34 +279,39 @@ def _rank(t, left, right, forward, first, last, ranking, work):
         for i in range(len(ranked)):
             j = ranked[i]
             if j >= 0:
-                ends[i, 0] = forward[j, lane] / work.totals[t, lane]
-                ends[i, 1] = posterior[left, j, lane]
+                ends[i, 0] = forward[j, lane] * work.emissions[codes[j], lane] / work.totals[t, lane]
+                ends[i, 1] = posterior[left, j, lane] / work.sums[left, lane]
                 if right >= 0:
-                    ends[i, 2], ends[i, 3] = work.backward[right, j, lane], posterior[right, j, lane]
+                    ends[i, 2] = work.backward[right, j, lane]
+                    ends[i, 3] = posterior[right, j, lane] / work.sums[right, lane]
 
 
 @_jit
 def _backward_site(t, first, last, queries, codes, cells, model, clades, ranking, work, out):
     """All of typed site t and of the gap after it; then the backward probabilities at the site before."""
     here, after = t % 2, (t + 1) % 2
-    t_all, forward = len(work.totals), work.forward[t % len(work.forward)]
+    t_all, k, forward = len(work.totals), len(work.means), work.forward[t % len(work.forward)]
     right = after if t + 1 < t_all else -1
-    _posterior(forward, work.backward[here], work.posterior[here], work.lanes[2])
-    for lane in range(last - first):
-        ranking.scale[first + lane, 2, t] = work.totals[t, lane] / work.lanes[2, lane]
     row, end = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
     _emissions(queries, first, last, t, model.err, work.emissions)
-    _leave_one_out(work.posterior[here], codes[t], work.emissions, work.alleles, row, end, first, last, out)
+    backward, total = work.backward[here], work.sums[here]
+    _posterior(forward, backward, codes[t], work.emissions, work.alleles, work.posterior[here], total)
+    _leave_one_out(work.alleles, row, end, first, last, out)
+    if right < 0:  # backward probabilities are all the same
+        for lane in range(LANES):
+            work.totals[t, lane] = total[lane] * np.float32(k)
     if len(cells.row_start):
-        work.n_who[here] = _find_likely(work.posterior[here], work.who[here], work.weight[here], work.lanes[2])
+        work.n_who[here] = _find_likely(work.posterior[here], total, work.who[here], work.weight[here], work.lanes)
         _impute_gap(t, here, right, first, last, queries, cells, work, out)
         if t == 0:
             _impute_gap(-1, -1, here, first, last, queries, cells, work, out)
         if ranking.haplotypes.shape[2]:
-            _rank(t, here, right, forward, first, last, ranking, work)
+            _rank(t, here, right, forward, codes[t], first, last, ranking, work)
+            for lane in range(last - first):
+                ranking.scale[first + lane, 2, t] = work.totals[t, lane] / total[lane]
     if t:
-        _emit(work.backward[here], codes[t], work.emissions, work.emitted, work.lanes[2])
-        _cross(work.emitted, work.lanes[2], t - 1, model, clades, work.means, work.lanes, work.backward[after])
+        means, lanes, sums = work.means, work.lanes, work.alleles[0]
+        _cross(backward, codes[t], work.emissions, t - 1, model, clades, means, lanes, sums, work.backward[after])
 
 
 @numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy", cache=True)
@@ -339,7 +327,8 @@ def _impute_range(begin, end, queries, codes, cells, model, clades, ranking, wor
                 work.backward[(t_all - 1) % 2, j, lane] = _ONE / np.float32(k)
         for piece in range(len(work.kept) - 1, -1, -1):
             low, high = piece * sites, min((piece + 1) * sites, t_all)
-            _forward(first, last, queries, codes, model, clades, low, high, work, work.kept[piece], work.forward)
+            _copy(work.kept[piece], work.forward[0])
+            _forward(first, last, queries, codes, model, clades, low, high, work)
             for t in range(high - 1, low - 1, -1):
                 _backward_site(t, first, last, queries, codes, cells, model, clades, ranking, work, out)
 

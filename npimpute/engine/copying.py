@@ -1,4 +1,4 @@
-"""What the Li-Stephens pass knows of a window, and how each target copies from its likeliest haplotypes.
+"""What the pass of a copying model knows of a window, and how each target copies from its likeliest haplotypes.
 
 Sequences are cut along the typed sites: one for each target and stretch of ``size`` typed sites, with the site after
 the stretch and a flank on either side, and in it the m haplotypes with the most posterior over the stretch. Their
@@ -36,7 +36,7 @@ ROW_FLOOR = 1e-6
 ROW_FEATURES = 11
 # Features of a haplotype at an untyped row: its log posterior, and whether it carries ALT.
 TOKEN_FEATURES = 2
-# Rows where Li-Stephens is this sure of either allele are left as they are.
+# Rows where the copying model is this sure of either allele are left as they are.
 CERTAIN = 1e-3
 
 

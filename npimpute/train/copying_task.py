@@ -1,4 +1,4 @@
-"""Learning to correct what Li-Stephens copies: the task of the network over typed sites.
+"""Learning to correct what a copying model copies: the task of the network over typed sites.
 
 People of a panel are hidden, both haplotypes of each, and imputed by the engine's own passes from others of the panel,
 from a random array, at a random Ne. What they carry is what the network learns to say.
@@ -44,8 +44,8 @@ class CopyingDataConfig(ArrayConfig):
 
     people: of the panel, log-uniformly between the two (a region with fewer gives all). alike: share of the draws whose
     people are those most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a
-    window has so many typed sites at most; rows: and about so many rows. ne, err: of Li-Stephens, log-uniformly between
-    the two. calibrate: panel haplotypes that are hidden to learn of the rows, likewise, but none in a share
+    window has so many typed sites at most; rows: and about so many rows. ne, err: of the copying model, log-uniformly
+    between the two. calibrate: panel haplotypes that are hidden to learn of the rows, likewise, but none in a share
     ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are learnt from, at most. windows: 0 to draw a
     new window for every batch; else so many are drawn once, kept in memory, and learnt from again and again, which is
     worth its while where drawing takes longer than learning: batches may then be small and many (loop.accumulate).
@@ -151,7 +151,7 @@ class CopyingSource:
             if drawn is not None:
                 return drawn
         raise ConfigError(
-            f"{TRIES} draws gave no window of {LEAST_TYPED} typed sites with a row where Li-Stephens is not sure; "
+            f"{TRIES} draws gave no window of {LEAST_TYPED} typed sites with a row where copying is not sure; "
             "lower data.spacing_kb"
         )
 
@@ -271,14 +271,14 @@ class CopyingTask:
         return self._source.draw(rng, count)
 
     def loss(self, network: nn.Module, batch: Batch, share: float) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy; beside it that of Li-Stephens on the same rows."""
+        """Cross-entropy; beside it that of the copying model on the same rows."""
         batch = batch.to(self._device)
         logits = network(batch.haplotype, batch.site, batch.posterior, batch.rows)
         total = batch.counts.sum()
         loss = (F.binary_cross_entropy_with_logits(logits, batch.truth, reduction="none") * batch.counts).sum() / total
         p = torch.where(batch.truth > 0, batch.rows.p, 1 - batch.rows.p)
         before = -(torch.log(p) * batch.counts).sum() / total
-        return loss, {"loss": float(loss.detach()), "li_stephens": float(before)}
+        return loss, {"loss": float(loss.detach()), "copied": float(before)}
 
     def validate(self) -> dict[str, Any]:
         if not self._held_out:
@@ -291,7 +291,7 @@ class CopyingTask:
         if not self._ready:
             self._ready = [self._engine(tensors, reader).ready(part.window) for part in self._held_out]
             before = compare((ready.copying.p for ready in self._ready), self._held_out)
-            log.info("held-out people: r2 %.4f by Li-Stephens alone", before["all"]["pooled"])
+            log.info("held-out people: r2 %.4f by copying alone", before["all"]["pooled"])
         engine = self._engine(tensors, reader)
         found = compare((engine.correct(ready) for ready in self._ready), self._held_out)
         log.info("held-out people: r2 %.4f over %d alleles", found["all"]["pooled"], found["all"]["alleles"])
