@@ -75,7 +75,7 @@ def test_turns_do_not_matter(request, tmp_path, monkeypatch, together, suffix, k
     assert len(whole) >= 4 and whole == turns
 
 
-@pytest.mark.parametrize("options", [{"engine": "npssm"}, {"engine": "li-stephens"}], ids=str)
+@pytest.mark.parametrize("options", [{"engine": "npssm"}, {"engine": "clades"}, {"engine": "li-stephens"}], ids=str)
 def test_the_panel_is_hidden_once_a_window(small, tmp_path, monkeypatch, options):
     monkeypatch.setattr(windows, "TOGETHER", 3)
     hidden, was = [], self_imputed.self_impute

@@ -136,7 +136,7 @@ def columns(people: list[str], male: bool) -> list[int]:
 # Exact invariants
 
 
-@pytest.mark.parametrize("engine", ["li-stephens", "npssm"])
+@pytest.mark.parametrize("engine", ["li-stephens", "clades", "npssm"])
 @pytest.mark.parametrize("haploid_panel", [True, False])
 def test_a_haploid_target_is_imputed_as_its_haplotype_written_twice(x, files, tmp_path, engine, haploid_panel):
     if not haploid_panel:

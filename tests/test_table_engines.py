@@ -419,7 +419,7 @@ def config(tmp_path, **options):
     [
         (
             {"engine": "gru"},
-            "--engine gru: choose from npssm, li-stephens, knn, logistic, npssm-paper, msa-transformer, spin",
+            "--engine gru: choose from npssm, clades, li-stephens, knn, logistic, npssm-paper, msa-transformer, spin",
         ),
         *(({"engine": name}, f"--engine {name}: needs --model") for name in BODIES),
         *(({"engine": n, "model": "m"}, f"--engine {n}: takes no --model") for n in ("li-stephens", "knn", "logistic")),

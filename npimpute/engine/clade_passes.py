@@ -99,7 +99,8 @@ def _emissions(queries, first, last, t, err, out):
 def _cross(x, codes, emissions, gap, model, clades, means, lanes, total, out):
     """From one side's typed site, where x is before its emission, to the other side of the gap, where ``out`` has a sum
     of 1 in each lane. ``total`` receives the sum of x after the emission."""
-    clade, number = clades.clade[gap], clades.number[gap]
+    clade, share_of = clades.clade[gap], clades.share[clades.start[gap] : clades.start[gap + 1]]
+    number = len(share_of)
     for c in range(number):
         for lane in range(LANES):
             means[c, lane] = _ZERO
@@ -117,9 +118,8 @@ def _cross(x, codes, emissions, gap, model, clades, means, lanes, total, out):
     for lane in range(LANES):
         keep[lane], share[lane] = stays * (_ONE - drift) / total[lane], stays * drift / total[lane]
     for c in range(number):
-        one = clades.share[gap, c]
         for lane in range(LANES):
-            means[c, lane] = means[c, lane] * one * share[lane] + inflow
+            means[c, lane] = means[c, lane] * share_of[c] * share[lane] + inflow
     for j in range(len(x)):
         c, code = clade[j], codes[j]
         for lane in range(LANES):

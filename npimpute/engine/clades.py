@@ -18,12 +18,12 @@ LEAST_CARRIERS = 2
 
 
 class Clades(NamedTuple):
-    """Of each gap between two typed sites. clade: (t-1, k) int32, numbered from 0; share: (t-1, k) float32, one over
-    the haplotypes of a clade, by its number; number: (t-1,) int64, of clades."""
+    """Of each gap between two typed sites. clade: (t-1, k) uint16 or int32, that of each haplotype, numbered from 0.
+    start: (t,) int64 and share: float32, one over the haplotypes of a clade, those of gap i from share[start[i]] on."""
 
     clade: np.ndarray
+    start: np.ndarray
     share: np.ndarray
-    number: np.ndarray
 
 
 def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -> Clades:
@@ -38,10 +38,9 @@ def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -
     before = np.append(0, np.cumsum(counts))
     first = np.maximum(before[typed_rows[:-1, 0]] - beyond, 0)
     last = np.minimum(before[typed_rows[1:, 1]] + beyond, len(rows))
-    gaps = len(typed_rows) - 1
-    out = Clades(np.empty((gaps, k), np.int32), np.ones((gaps, k), np.float32), np.empty(gaps, np.int64))
-    _find(bits, carriers, rows, first, last, k, *out)
-    return out
+    clade = np.empty((len(first), k), np.uint16 if k <= 1 << 16 else np.int32)
+    start = np.zeros(len(typed_rows), np.int64)
+    return Clades(clade, start, _find(bits, carriers, rows, first, last, clade, start))
 
 
 @numba.njit(nogil=True)
@@ -65,23 +64,25 @@ def _toggle(bits, flip, key, sums):
 
 
 @numba.njit(nogil=True, cache=True)
-def _find(bits, carriers, rows, first, last, k, clade, share, number):
+def _find(bits, carriers, rows, first, last, clade, start):
     # Haplotypes are equal over rows if the keys of what they carry there have the same exclusive or.
-    sums, start, stop = np.zeros(k, np.uint64), 0, 0
+    k = clade.shape[1]
+    sums, low, high = np.zeros(k, np.uint64), 0, 0
+    share = np.empty(k, np.float32)
     size = 1
     while size < 2 * k:
         size *= 2
     table, members = np.empty(size, np.int32), np.empty(k, np.int64)
     keys = np.empty(k, np.uint64)
     for gap in range(len(first)):
-        while stop < last[gap]:
-            r = rows[stop]
+        while high < last[gap]:
+            r = rows[high]
             _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), _mixed(r), sums)
-            stop += 1
-        while start < first[gap]:
-            r = rows[start]
+            high += 1
+        while low < first[gap]:
+            r = rows[low]
             _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), _mixed(r), sums)
-            start += 1
+            low += 1
         table[:] = -1
         n = 0
         for j in range(k):
@@ -93,6 +94,9 @@ def _find(bits, carriers, rows, first, last, k, clade, share, number):
                 n += 1
             clade[gap, j] = table[at]
             members[table[at]] += 1
+        start[gap + 1] = start[gap] + n
+        while start[gap + 1] > len(share):
+            share = np.concatenate((share, np.empty_like(share)))
         for c in range(n):
-            share[gap, c] = np.float32(1) / np.float32(members[c])
-        number[gap] = n
+            share[start[gap] + c] = np.float32(1) / np.float32(members[c])
+    return share[: start[-1]].copy()
