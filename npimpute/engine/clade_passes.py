@@ -24,7 +24,7 @@ import numpy as np
 from .clades import Clades
 from .forward_backward import MAX_DROPPED, MIN_POSTERIOR
 from .passes import CALLS_PER_THREAD, Prepared
-from .ranking import Ranking, take_ranks
+from .ranking import Ranking
 from .tables import Cells, Queries
 
 LANES = 8
@@ -66,11 +66,11 @@ class Scratch(NamedTuple):
     weight: np.ndarray  # (2, k, l) their posterior, with a sum of 1
     mass: np.ndarray  # (k, 2, l) posterior of a cell's classes, left and right; all 0 between cells
     rows: np.ndarray  # (256, 2, l)
-    rank: np.ndarray  # (2, k) without lanes: sums of posterior; the highest of them
-    met: np.ndarray  # (1 + k,) int64
+    best: np.ndarray  # (l, m) highest posteriors of both sides of a gap together
+    rank: np.ndarray  # (l, m) int32, whose
 
     @staticmethod
-    def of(t: int, k: int, codes: int) -> Scratch:
+    def of(t: int, k: int, codes: int, m: int) -> Scratch:
         sites = t if 4 * t * k * LANES <= KEPT_BYTES else math.isqrt(t - 1) + 1
         shapes = {
             "kept": (-(-t // sites), k), "forward": (sites, k), "totals": (t,), "backward": (2, k),
@@ -80,8 +80,8 @@ class Scratch(NamedTuple):
         return Scratch(
             who=np.empty((2, k), np.int32),
             n_who=np.zeros(2, np.int64),
-            rank=np.zeros((2, k), np.float32),
-            met=np.zeros(1 + k, np.int64),
+            best=np.zeros((LANES, m), np.float32),
+            rank=np.zeros((LANES, m), np.int32),
             **{name: np.zeros((*shape, LANES), np.float32) for name, shape in shapes.items()},
         )
 
@@ -261,29 +261,63 @@ def _impute_gap(t, left, right, first, last, queries, cells, work, out):
 
 
 @_jit
-def _rank(t, left, right, forward, codes, first, last, ranking, work):
-    """The haplotypes of highest posterior beside the gap after typed site t, and what the network sees of them."""
-    rank, met, posterior = work.rank, work.met, work.posterior
+def _rank(left, right, first, last, ranked, work):
+    """The haplotypes of highest posterior, of both sides together, into ``ranked`` (n, m), highest first, and -1 where
+    there are fewer. right: -1 where there is no such side."""
+    posterior, sums, who, best, rank = work.posterior, work.sums, work.who, work.best, work.rank
+    score, low = work.lanes[0], work.lanes[1]
+    m = ranked.shape[1]
+    for lane in range(LANES):
+        low[lane] = LEAST_RANKED
+    rank[:] = -1
+    n_left, n_right = work.n_who[left], work.n_who[right] if right >= 0 else 0
+    a, b, found = 0, 0, np.zeros(LANES, np.int64)
+    while a < n_left or b < n_right:  # both increase
+        j = who[left, a] if b == n_right or (a < n_left and who[left, a] <= who[right, b]) else who[right, b]
+        a += a < n_left and who[left, a] == j
+        b += b < n_right and who[right, b] == j
+        high = False
+        for lane in range(LANES):
+            score[lane] = posterior[left, j, lane] / sums[left, lane]
+        if right >= 0:
+            for lane in range(LANES):
+                score[lane] += posterior[right, j, lane] / sums[right, lane]
+        for lane in range(LANES):
+            high |= score[lane] > low[lane]
+        if not high:
+            continue
+        for lane in range(last - first):
+            if score[lane] > low[lane]:
+                p = min(found[lane], m - 1)
+                while p and best[lane, p - 1] < score[lane]:
+                    best[lane, p], rank[lane, p] = best[lane, p - 1], rank[lane, p - 1]
+                    p -= 1
+                best[lane, p], rank[lane, p] = score[lane], j
+                found[lane] = min(found[lane] + 1, m)
+                if found[lane] == m:
+                    low[lane] = max(best[lane, m - 1], LEAST_RANKED)
     for lane in range(last - first):
-        for side in (left, right):
-            who, weight = work.who[side], work.weight[side]
-            for i in range(work.n_who[side] if side >= 0 else 0):
-                if weight[i, lane] > LEAST_RANKED:
-                    j = who[i]
-                    if rank[0, j] == 0:
-                        met[0] += 1
-                        met[met[0]] = j
-                    rank[0, j] += weight[i, lane]
+        for i in range(m):
+            ranked[lane, i] = rank[lane, i]
+
+
+@_jit
+def _keep_ends(t, left, right, forward, codes, first, last, ranking, work):
+    """What the network sees of those that are ranked."""
+    posterior, sums = work.posterior, work.sums
+    for lane in range(last - first):
+        ranking.scale[first + lane, 2, t] = work.totals[t, lane] / sums[left, lane]
         ranked, ends = ranking.haplotypes[first + lane, t], ranking.ends[first + lane, t]
-        take_ranks(rank[0], met, rank[1], ranked)
         for i in range(len(ranked)):
             j = ranked[i]
             if j >= 0:
                 ends[i, 0] = forward[j, lane] * work.emissions[codes[j], lane] / work.totals[t, lane]
-                ends[i, 1] = posterior[left, j, lane] / work.sums[left, lane]
+                ends[i, 1] = posterior[left, j, lane] / sums[left, lane]
                 if right >= 0:
-                    ends[i, 2] = work.backward[right, j, lane]
-                    ends[i, 3] = posterior[right, j, lane] / work.sums[right, lane]
+                    ends[i, 2], ends[i, 3] = (
+                        work.backward[right, j, lane],
+                        posterior[right, j, lane] / sums[right, lane],
+                    )
 
 
 @_jit
@@ -306,9 +340,8 @@ def _backward_site(t, first, last, queries, codes, cells, model, clades, ranking
         if t == 0:
             _impute_gap(-1, -1, here, first, last, queries, cells, work, out)
         if ranking.haplotypes.shape[2]:
-            _rank(t, here, right, forward, codes[t], first, last, ranking, work)
-            for lane in range(last - first):
-                ranking.scale[first + lane, 2, t] = work.totals[t, lane] / total[lane]
+            _rank(here, right, first, last, ranking.haplotypes[first:last, t], work)
+            _keep_ends(t, here, right, forward, codes[t], first, last, ranking, work)
     if t:
         means, lanes, sums = work.means, work.lanes, work.alleles[0]
         _cross(backward, codes[t], work.emissions, t - 1, model, clades, means, lanes, sums, work.backward[after])
@@ -353,7 +386,7 @@ def run_clade_passes(
     tables = [tuple(table) for table in (prepared.cells, model, clades, ranking)]
 
     def work(first: int) -> None:
-        scratch = tuple(Scratch.of(t, k, codes))
+        scratch = tuple(Scratch.of(t, k, codes, ranking.haplotypes.shape[2]))
         _impute_range(first, min(first + step, n), tuple(prepared.queries), prepared.codes, *tables, scratch, out)
 
     with ThreadPoolExecutor(threads) as pool:
