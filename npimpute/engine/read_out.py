@@ -144,34 +144,38 @@ def read(sequences: Sequences, weights: ReadWeights) -> tuple[np.ndarray, np.nda
 
 
 @_jit
-def _token(after, before, there, carries, weights, x, out):
-    """One haplotype's token into ``out`` (s,); returns the correction to its logit."""
-    row, token, bias, correction, shift = weights[:5]
-    own = LOG_SCALE * np.log(there + FLOOR)
-    for i in range(len(x)):
-        x[i] = max(after[i] + before[i] + own * row[0, i] + carries * row[1, i], _ZERO)
-    _copy(bias, out)
-    _linear(x, len(x), token, out)
-    for i in range(len(out)):
-        out[i] = max(out[i], _ZERO)
-    total = shift[0]
-    for i in range(len(out)):
-        total += out[i] * correction[i]
-    return total
-
-
-@_jit
-def _gather(s, r, left, right, f, bits, haplotypes, posterior, after, before, weights, there, weight, carries, tokens):
-    """Of each haplotype its posterior at the row, that after correction, whether it carries ALT, its token."""
+def _gather(s, r, left, right, f, bits, haplotypes, posterior, there, carries):
+    """Of each haplotype of sequence s its posterior at the row, and whether it carries ALT."""
     for i in range(len(there)):
         j = haplotypes[s, i]
         carries[i] = np.float32((bits[r, j >> 3] >> (j & 7)) & 1)
         there[i] = (_ONE - f) * posterior[s, i, left] + f * posterior[s, i, right]
+
+
+@_jit
+def _tokens(s, left, right, after, before, there, carries, row, token, bias, correction, shift, x, weight, tokens):
+    """Each haplotype's token (m, s), and its posterior after correction."""
+    n = len(bias)
+    for i in range(len(there)):
         weight[i] = _ZERO
-        if there[i] > 0:
-            columns = after[s, i, left], before[s, i, right]
-            correction = _token(*columns, there[i], carries[i], weights, tokens[-1], tokens[i])
-            weight[i] = there[i] * np.exp(correction)
+        if not there[i] > 0:
+            continue
+        own, carried = LOG_SCALE * np.log(there[i] + FLOOR), carries[i]
+        for c in range(n):
+            x[c] = max(after[s, i, left, c] + before[s, i, right, c] + own * row[0, c] + carried * row[1, c], _ZERO)
+        for c in range(n):
+            tokens[i, c] = bias[c]
+        for d in range(n):
+            value = x[d]
+            if value > 0:
+                for c in range(n):
+                    tokens[i, c] += value * token[d, c]
+        total = shift[0]
+        for c in range(n):
+            tokens[i, c] = max(tokens[i, c], _ZERO)
+        for c in range(n):
+            total += tokens[i, c] * correction[c]
+        weight[i] = there[i] * np.exp(total)
 
 
 @_jit
@@ -208,7 +212,7 @@ def _masses(there, weight, carries):
 
 @_jit
 def _pool(tokens, weight, carries, alt, ref, x, at):
-    """Weighted means of the carriers' tokens and of the others', into x[at:]. tokens: (m + 1, s)."""
+    """Weighted means of the carriers' tokens and of the others', into x[at:]. tokens: (m, s)."""
     n = tokens.shape[1]
     for c in range(2 * n):
         x[at + c] = _ZERO
@@ -221,8 +225,7 @@ def _pool(tokens, weight, carries, alt, ref, x, at):
 
 
 @_jit
-def _deep(x, weights, h1, h2):
-    w1, b1, w2, b2, w3, b3 = weights[5:]
+def _deep(x, w1, b1, w2, b2, w3, b3, h1, h2):
     _copy(b1, h1)
     _linear(x, len(x), w1, h1)
     for h in range(len(h1)):
@@ -261,15 +264,19 @@ def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
 def _read_out(p, sequences, after, before, rows, weights, scratch):
     bits, stretch, all_left, all_right, fraction, untyped, known = rows
     haplotypes, _, site, posterior, number = sequences
-    there, weight, carries, x, h1, h2, tokens = scratch
+    row, token, bias, w_correction, shift, w1, b1, w2, b2, w3, b3 = weights
+    there, weight, carries, x, h1, h2, state, tokens = scratch
     for q in range(len(p)):
         for r in range(p.shape[1]):
             copied = p[q, r]
             if not untyped[r] or not _unsure(copied):
                 continue
             s, left, right, f = number[q, stretch[r]], all_left[r], all_right[r], fraction[r]
-            columns = after, before, weights, there, weight, carries, tokens
-            _gather(s, r, left, right, f, bits, haplotypes, posterior, *columns)
+            _gather(s, r, left, right, f, bits, haplotypes, posterior, there, carries)
+            _tokens(
+                s, left, right, after, before, there, carries,
+                row, token, bias, w_correction, shift, state, weight, tokens,
+            )  # fmt: skip
             inside, inside_alt, alt, ref, best_alt, best_ref = _masses(there, weight, carries)
             outside = max(_ONE - inside, _ZERO)
             outside_alt = min(max(copied - inside_alt, _ZERO), outside)
@@ -290,7 +297,7 @@ def _read_out(p, sequences, after, before, rows, weights, scratch):
             n = ROW_FEATURES + known.shape[1]
             _copy(known[r], x[ROW_FEATURES:n])
             _pool(tokens, weight, carries, alt, ref, x, n)
-            p[q, r] = _ONE / (_ONE + np.exp(-(base + _deep(x, weights, h1, h2))))
+            p[q, r] = _ONE / (_ONE + np.exp(-(base + _deep(x, w1, b1, w2, b2, w3, b3, h1, h2))))
 
 
 def read_out(
@@ -299,5 +306,5 @@ def read_out(
     """Replaces p (n, r) of the targets that ``sequences`` are of, at untyped rows where it is not sure; releases the
     GIL. sequences: of core columns alone, as after and before (q, m, c, s) are."""
     m, s, h = sequences.haplotypes.shape[1], len(weights.bias), len(weights.b1)
-    scratch = *(np.empty(n, np.float32) for n in (m, m, m, len(weights.w1), h, h)), np.empty((m + 1, s), np.float32)
+    scratch = *(np.empty(n, np.float32) for n in (m, m, m, len(weights.w1), h, h, s)), np.empty((m, s), np.float32)
     _read_out(p, tuple(sequences), after, before, tuple(rows), tuple(weights), scratch)
