@@ -102,7 +102,7 @@ class CladeCopying(LiStephens):
         found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
         switch, err = prepared.model(SWITCHING * self.ne, self.error_rate)
-        model = Model(switch, -np.expm1(DRIFTING / SWITCHING * np.log1p(-switch[1:])), err)
+        model = Model(switch, prepared.model(DRIFTING * self.ne, err).switch[1:], err)
         return run_clade_passes(prepared, model, found, self._threads, ranking, progress), prepared, ranking
 
 
