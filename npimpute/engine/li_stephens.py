@@ -87,16 +87,30 @@ class LiStephens:
 class CladeCopying(LiStephens):
     """Li-Stephens with clades (``clades``): of the switches that Ne stands for, some go on within the clade.
 
-    Ne is estimated as for ``LiStephens``, and means the same.
+    Ne is estimated as for ``LiStephens``, and means the same. most: panel haplotypes; of larger panels it is
+    ``LiStephens``, since its time grows with them.
     """
 
     name = "clades"
+
+    def __init__(
+        self,
+        ne: float | None = None,
+        err: float | None = None,
+        threads: int = 1,
+        seed: int = 1,
+        most: float = math.inf,
+    ):
+        super().__init__(ne, err, threads, seed)
+        self._most = most
 
     def _run(
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
     ) -> tuple[np.ndarray, Prepared, Ranking]:
         if size != 1:
             raise ConfigError(f"size {size}: with clades a stretch has one typed site")
+        if window.panel.k > self._most:
+            return super()._run(window, size, m, progress)
         self.settle(window)
         prepared = prepare(window, self._threads)
         found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)

@@ -12,10 +12,14 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .calibrated import Calibrated
-from .li_stephens import CladeCopying, LiStephens, copying_model
+from .li_stephens import CladeCopying, LiStephens
 from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
+
+# Panels of more haplotypes are copied from without clades, so that the default takes no more than a few times as long
+# as other programs. The network was not trained for that, but corrects Li-Stephens well too (figures: its card).
+MOST_WITH_CLADES = 6_000
 
 COPYING = {engine.name: engine for engine in (LiStephens, CladeCopying)}
 
@@ -69,7 +73,8 @@ def _npssm(config: RunConfig) -> Engine:
         device, reader = "cpu", WithoutLayers(tensors)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
-    copying = copying_model(settings)(config.ne, config.err, config.threads, config.seed)
+    parameters = config.ne, config.err, config.threads, config.seed
+    copying = CladeCopying(*parameters, MOST_WITH_CLADES) if settings.clades else LiStephens(*parameters)
     return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed)
 
 
