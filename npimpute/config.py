@@ -15,7 +15,8 @@ from .outputs import check_place
 TABLE_NETWORKS = ("npssm-paper", "msa-transformer", "spin")
 NETWORKS = ("npssm", *TABLE_NETWORKS)
 PHASES = ("auto", "never")
-ENGINES = ("npssm", "clades", "li-stephens", "knn", "logistic", *TABLE_NETWORKS)
+COPYING_MODELS = ("clades", "li-stephens")
+ENGINES = ("npssm", *COPYING_MODELS, "knn", "logistic", *TABLE_NETWORKS)
 
 
 def made(settings: type, values: Any, what: str) -> Any:
@@ -114,14 +115,14 @@ class RunConfig:
             raise ConfigError(f"--engine {self.engine}: needs --model, a directory that 'npimpute train' made")
         if self.engine not in NETWORKS and self.model is not None:
             raise ConfigError(f"--engine {self.engine}: takes no --model")
-        if self.context is not None and self.engine in ("clades", "li-stephens", "logistic"):
+        if self.context is not None and self.engine in (*COPYING_MODELS, "logistic"):
             raise ConfigError(f"--context {self.context}: --engine {self.engine} uses every panel haplotype")
         if self.context is not None and self.context < 1:
             raise ConfigError(f"--context {self.context}: at least one panel haplotype is needed")
-        if self.ne is not None and self.engine not in ("clades", "li-stephens", "npssm"):
+        if self.ne is not None and self.engine not in (*COPYING_MODELS, "npssm"):
             raise ConfigError(f"--ne {self.ne}: --engine {self.engine} has no population size")
         check_device(self.device)
-        if self.device not in (None, "cpu") and self.engine in ("clades", "li-stephens", "knn"):
+        if self.device not in (None, "cpu") and self.engine in (*COPYING_MODELS, "knn"):
             raise ConfigError(f"--device {self.device}: --engine {self.engine} runs on the CPU")
         if self.calibrate is not None and self.calibrate < 0:
             raise ConfigError(f"--calibrate {self.calibrate}: a number of panel haplotypes, or 0 for none")

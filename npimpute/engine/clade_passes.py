@@ -39,7 +39,7 @@ _jit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
-class Model(NamedTuple):
+class CladeModel(NamedTuple):
     """Of one window. switch: (t,) float32, probability that a target goes on with any haplotype between typed sites
     i-1 and i; drift: (t-1,) float32, that else it goes on with any of the clade, between i and i+1. err: float32."""
 
@@ -349,7 +349,7 @@ def _backward_site(t, first, last, queries, codes, cells, model, clades, ranking
 
 @numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy", cache=True)
 def _impute_range(begin, end, queries, codes, cells, model, clades, ranking, work, out):
-    queries, cells, model = Queries(*queries), Cells(*cells), Model(*model)
+    queries, cells, model = Queries(*queries), Cells(*cells), CladeModel(*model)
     clades, ranking, work = Clades(*clades), Ranking(*ranking), Scratch(*work)
     t_all, sites, k = len(work.totals), len(work.forward), len(work.means)
     for first in range(begin, end, LANES):
@@ -368,7 +368,7 @@ def _impute_range(begin, end, queries, codes, cells, model, clades, ranking, wor
 
 def run_clade_passes(
     prepared: Prepared,
-    model: Model,
+    model: CladeModel,
     clades: Clades,
     threads: int,
     ranking: Ranking,

@@ -15,7 +15,7 @@ import numpy as np
 from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
-from .clade_passes import Model, run_clade_passes
+from .clade_passes import CladeModel, run_clade_passes
 from .clades import find_clades
 from .copying import Copying, CopyingConfig
 from .parameters import START_ERR, START_NE, estimate
@@ -112,11 +112,11 @@ class CladeCopying(LiStephens):
         if window.panel.k > self._most:
             return super()._run(window, size, m, progress)
         self.settle(window)
-        prepared = prepare(window, self._threads)
+        prepared = prepare(window, self._threads, groups=False)
         found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
         switch, err = prepared.model(SWITCHING * self.ne, self.error_rate)
-        model = Model(switch, prepared.model(DRIFTING * self.ne, err).switch[1:], err)
+        model = CladeModel(switch, prepared.model(DRIFTING * self.ne, err).switch[1:], err)
         return run_clade_passes(prepared, model, found, self._threads, ranking, progress), prepared, ranking
 
 

@@ -23,11 +23,11 @@ CALLS_PER_THREAD = 8
 
 
 class Prepared(NamedTuple):
-    """A window with at least one typed site, whatever the parameters. cm: (t,) float64, codes: (t, k) uint8, of the
-    typed sites."""
+    """A window with at least one typed site, whatever the parameters. blocks: None if not asked for. cm: (t,) float64,
+    codes: (t, k) uint8, of the typed sites."""
 
     queries: Queries
-    blocks: Blocks
+    blocks: Blocks | None
     cells: Cells
     cm: np.ndarray
     codes: np.ndarray
@@ -38,8 +38,9 @@ class Prepared(NamedTuple):
         return Model(np.append(0, switch).astype(np.float32), np.float32(err))
 
 
-def prepare(window: Window, threads: int) -> Prepared:
-    """threads: of the search for distinct haplotypes; the result does not depend on it."""
+def prepare(window: Window, threads: int, groups: bool = True) -> Prepared:
+    """threads: of the search for distinct haplotypes; the result does not depend on it. groups: whether typed sites are
+    cut into blocks, which ``run_passes`` needs."""
     k, rows = window.panel.k, window.panel.row_start()
     typed_rows = np.stack([rows[window.typed], rows[window.typed + 1]], axis=1)
     codes = np.zeros((len(typed_rows), k), np.uint8)
@@ -49,7 +50,7 @@ def prepare(window: Window, threads: int) -> Prepared:
     gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
     return Prepared(
         Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
-        collapse_typed(codes, max(MIN_GROUPS, k // HAPLOTYPES_PER_GROUP)),
+        collapse_typed(codes, max(MIN_GROUPS, k // HAPLOTYPES_PER_GROUP)) if groups else None,
         collapse_untyped(window.panel.bits, k, gap_start, gap_stop, threads),
         window.cm[window.typed],
         codes,
