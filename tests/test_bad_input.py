@@ -389,7 +389,29 @@ def test_a_run_that_is_stopped_leaves_no_output(tmp_path, data, number):
         assert process.returncode == -number
         assert all(name.startswith(f".{process.pid}.") for name in left)
         return
-    assert (process.returncode, left) == (128 + number, [])
+    assert (process.returncode, left) == (128 + number, []), log
     errors = [line for line in log.split("\n") if line and not line.startswith(("I ", "W "))]
     word = "interrupted" if number == signal.SIGINT else "stopped"
     assert errors == [f"npimpute: error: {word}; nothing was written"]
+
+
+def test_a_signal_that_loading_a_module_hides_ends_the_run_all_the_same(tmp_path):
+    (tmp_path / "hides.py").write_text(
+        "import os, signal\nfrom npimpute.cli import main\n"
+        "def cli(**options):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except BaseException:\n        raise ImportError('cannot import') from None\n"
+        "main.cli = cli\nmain.main()\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "hides.py"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "npimpute: error: stopped; nothing was written\n")
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path, data):
+    words = ["run", "--ref", data.ref, "--target", data.chip, "--out", tmp_path / "out.vcf.gz"]
+    code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from npimpute.cli import main as m; "
+    code += "hup = lambda: signal.raise_signal(signal.SIGHUP); cli = m.cli; "
+    code += "m.cli = lambda **o: (hup(), cli(**o)); m.main()"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.vcf.gz").exists()

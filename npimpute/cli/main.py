@@ -44,11 +44,15 @@ def cli():
 
 
 class _Stopped(BaseException):
-    """A signal that asks the process to end; its number is the argument."""
+    """A signal asks the process to end."""
+
+
+_signals: list[int] = []  # that asked
 
 
 def _stop_on(number: int, frame) -> None:
-    raise _Stopped(number)
+    _signals.append(number)
+    raise _Stopped
 
 
 def _keep_kernels() -> None:
@@ -70,26 +74,31 @@ def main() -> None:
 
     Exit status: 0 done, 2 a mistake in the input or the options, 128 + n stopped by signal n (130: Ctrl-C).
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop_on)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _stop_on)
     _keep_kernels()
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(2)
-    except click.UsageError as error:
-        _stop(f"{error.format_message()} ({error.ctx.command_path if error.ctx else 'npimpute'} --help)", 2)
-    except NpimputeError as error:
-        _stop(str(error), 2)
-    except _Stopped as stopped:
-        _stop(f"stopped; {_left()}", 128 + stopped.args[0])
-    except (KeyboardInterrupt, click.Abort):
-        _stop(f"interrupted; {_left()}", 130)
-    except MemoryError:
-        _stop("not enough memory; use a smaller --window, or fewer target samples at a time", 2)
+    except BaseException as error:
+        # An extension module that is being loaded makes an ImportError of any exception.
+        if _signals:
+            word = "interrupted" if _signals[0] == signal.SIGINT else "stopped"
+            _stop(f"{word}; {_left()}", 128 + _signals[0])
+        match error:
+            case click.exceptions.Exit():
+                sys.exit(error.exit_code)
+            case click.exceptions.NoArgsIsHelpError():
+                error.show()
+                sys.exit(2)
+            case click.UsageError():
+                command = error.ctx.command_path if error.ctx else "npimpute"
+                _stop(f"{error.format_message()} ({command} --help)", 2)
+            case NpimputeError():
+                _stop(str(error), 2)
+            case MemoryError():
+                _stop("not enough memory; use a smaller --window, or fewer target samples at a time", 2)
+        raise
 
 
 def _left() -> str:
