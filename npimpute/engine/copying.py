@@ -44,14 +44,17 @@ CERTAIN = 1e-3
 class CopyingConfig:
     """Sizes of the network over typed sites. Raises ConfigError.
 
-    clades: whether it corrects the copying model with clades, or exact Li-Stephens. size: typed sites of a sequence;
-    flank: more on either side that it sees; haplotypes: of a sequence. layers: 0 for none; width, d_state, expand: of
-    them. token: width of what it makes of a haplotype at a row; readout: width of the two hidden layers that read it.
-    calibrate: panel haplotypes that are hidden to learn of rows, if nothing else is asked for.
+    clades: whether it corrects the copying model with clades, or exact Li-Stephens. ne_share: of Ne, what that takes:
+    Ne is such that copying is best by itself, flat enough where it is not sure, but the network flattens what needs to
+    be. size: typed sites of a sequence; flank: more on either side that it sees; haplotypes: of a sequence. layers: 0
+    for none; width, d_state, expand: of them. token: width of what it makes of a haplotype at a row; readout: width of
+    the two hidden layers that read it. calibrate: panel haplotypes that are hidden to learn of rows, if nothing else is
+    asked for.
     """
 
     architecture: str = "npssm"
     clades: bool = True
+    ne_share: float = 0.45
     size: int = 1
     flank: int = 0
     haplotypes: int = 12
@@ -69,6 +72,8 @@ class CopyingConfig:
         for name in ("layers", "flank", "calibrate"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: 0 or more")
+        if not 0 < self.ne_share <= 1:
+            raise ConfigError(f"ne_share {self.ne_share}: above 0, at most 1")
         names = ("size", "haplotypes", "width", "d_state", "expand", "token", "readout")
         check_counts(**{name: getattr(self, name) for name in names})
         if self.clades and (self.size, self.flank) != (1, 0):

@@ -32,16 +32,23 @@ class LiStephens:
 
     ne: effective population size, err: mismatch probability; None to estimate what is not given from the first window
     that tells. threads: how many targets at a time; results do not depend on it. seed: chooses the haplotypes that the
-    estimates are made from.
+    estimates are made from. share: of Ne, what copying takes.
     """
 
     name = "li-stephens"
 
-    def __init__(self, ne: float | None = None, err: float | None = None, threads: int = 1, seed: int = 1):
+    def __init__(
+        self,
+        ne: float | None = None,
+        err: float | None = None,
+        threads: int = 1,
+        seed: int = 1,
+        share: float = 1.0,
+    ):
         if ne is not None and not 0 < ne < math.inf:
             raise ConfigError(f"--ne {ne}: the effective population size must be a positive number")
         check_error_rate(err)
-        self._ne, self._err, self._threads, self._seed = ne, err, threads, seed
+        self._ne, self._err, self._threads, self._seed, self._share = ne, err, threads, seed, share
 
     @property
     def error_rate(self) -> float:
@@ -73,7 +80,7 @@ class LiStephens:
         """What ``impute`` gives, and each target's m likeliest haplotypes (all of a smaller panel) by stretches of
         ``size`` typed sites, where the window has an untyped row. It has a typed site."""
         p, prepared, ranking = self._run(window, size, m, progress)
-        return Copying.of(p, prepared, prepared.model(self.ne, self.error_rate), ranking)
+        return Copying.of(p, prepared, prepared.model(self._share * self.ne, self.error_rate), ranking)
 
     def _run(
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
@@ -81,7 +88,8 @@ class LiStephens:
         self.settle(window)
         prepared = prepare(window, self._threads)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k))
-        return run_passes(prepared, self.ne, self.error_rate, self._threads, ranking, progress), prepared, ranking
+        ne = self._share * self.ne
+        return run_passes(prepared, ne, self.error_rate, self._threads, ranking, progress), prepared, ranking
 
 
 class CladeCopying(LiStephens):
@@ -99,9 +107,10 @@ class CladeCopying(LiStephens):
         err: float | None = None,
         threads: int = 1,
         seed: int = 1,
+        share: float = 1.0,
         most: float = math.inf,
     ):
-        super().__init__(ne, err, threads, seed)
+        super().__init__(ne, err, threads, seed, share)
         self._most = most
 
     def _run(
@@ -115,11 +124,21 @@ class CladeCopying(LiStephens):
         prepared = prepare(window, self._threads, groups=False)
         found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
-        switch, err = prepared.model(SWITCHING * self.ne, self.error_rate)
-        model = CladeModel(switch, prepared.model(DRIFTING * self.ne, err).switch[1:], err)
+        ne = self._share * self.ne
+        switch, err = prepared.model(SWITCHING * ne, self.error_rate)
+        model = CladeModel(switch, prepared.model(DRIFTING * ne, err).switch[1:], err)
         return run_clade_passes(prepared, model, found, self._threads, ranking, progress), prepared, ranking
 
 
-def copying_model(config: CopyingConfig) -> type[LiStephens]:
-    """What a network corrects."""
-    return CladeCopying if config.clades else LiStephens
+def copying_model(
+    config: CopyingConfig,
+    ne: float | None = None,
+    err: float | None = None,
+    threads: int = 1,
+    seed: int = 1,
+    most: float = math.inf,
+) -> LiStephens:
+    """What a network corrects. The others: see ``LiStephens``; most: see ``CladeCopying``."""
+    if config.clades:
+        return CladeCopying(ne, err, threads, seed, config.ne_share, most)
+    return LiStephens(ne, err, threads, seed, config.ne_share)

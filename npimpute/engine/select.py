@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .calibrated import Calibrated
-from .li_stephens import CladeCopying, LiStephens
+from .li_stephens import CladeCopying, LiStephens, copying_model
 from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
 log = logging.getLogger(__name__)
@@ -73,8 +73,7 @@ def _npssm(config: RunConfig) -> Engine:
         device, reader = "cpu", WithoutLayers(tensors)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
-    parameters = config.ne, config.err, config.threads, config.seed
-    copying = CladeCopying(*parameters, MOST_WITH_CLADES) if settings.clades else LiStephens(*parameters)
+    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed, MOST_WITH_CLADES)
     return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed)
 
 

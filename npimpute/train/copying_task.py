@@ -44,10 +44,11 @@ class CopyingDataConfig(ArrayConfig):
 
     people: of the panel, log-uniformly between the two (a region with fewer gives all). alike: share of the draws whose
     people are those most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a
-    window has so many typed sites at most; rows: and about so many rows. ne, err: of the copying model, log-uniformly
-    between the two. calibrate: panel haplotypes that are hidden to learn of the rows, likewise, but none in a share
-    ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are learnt from, at most. windows: 0 to draw a
-    new window for every batch; else so many are drawn once, kept in memory, and learnt from again and again, which is
+    window has so many typed sites at most; rows: and about so many rows. ne_per_haplotype: Ne over the haplotypes of
+    the panel that are left, log-uniformly between the two; err: error rate, likewise. calibrate: panel haplotypes that
+    are hidden to learn of the rows, likewise, but none in a share ``uncalibrated`` of the draws. per_sequence: rows of
+    a sequence that are learnt from, at most. windows: 0 to draw a new window for every batch; else so many are drawn
+    once, kept in memory, and learnt from again and again, which is
     worth its while where drawing takes longer than learning: batches may then be small and many (loop.accumulate).
     """
 
@@ -56,7 +57,7 @@ class CopyingDataConfig(ArrayConfig):
     hidden: int = 24
     typed: int = 128
     rows: int = 2500
-    ne: tuple[float, float] = (5e4, 6e5)
+    ne_per_haplotype: tuple[float, float] = (45, 330)
     err: tuple[float, float] = (1e-3, 2e-3)
     calibrate: tuple[int, int] = (200, 2000)
     uncalibrated: float = 0.2
@@ -65,7 +66,9 @@ class CopyingDataConfig(ArrayConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(self, ("people", 20, 1e9), ("ne", 1, 1e9), ("err", 1e-6, 0.4), ("calibrate", 2, 1e9))
+        check_ranges(
+            self, ("people", 20, 1e9), ("ne_per_haplotype", 1e-3, 1e9), ("err", 1e-6, 0.4), ("calibrate", 2, 1e9)
+        )
         for name in ("alike", "uncalibrated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"data.{name} {getattr(self, name)}: between 0 and 1")
@@ -199,8 +202,8 @@ class CopyingSource:
 
     def _imputed(self, window: Window, truth: np.ndarray, rng: np.random.Generator) -> Drawn | None:
         config, model = self._config, self._model
-        ne, err = (math.exp(rng.uniform(*np.log(ends))) for ends in (config.ne, config.err))
-        engine = copying_model(model)(ne, err)
+        ne, err = (math.exp(rng.uniform(*np.log(ends))) for ends in (config.ne_per_haplotype, config.err))
+        engine = copying_model(model, ne * window.panel.k, err)
         copying = engine.copying(window, model.size, model.haplotypes)
         hidden = round(math.exp(rng.uniform(*np.log(config.calibrate)))) if rng.random() >= config.uncalibrated else 0
         known = self_impute(engine.impute, window, hidden, int(rng.integers(2**31))).features()
@@ -299,7 +302,7 @@ class CopyingTask:
 
     def _engine(self, tensors: dict[str, np.ndarray], reader: Reader) -> NPSSMEngine:
         # Each window has an Ne of its own, as it would have in a run.
-        copying = copying_model(self._config)(threads=self._threads)
+        copying = copying_model(self._config, threads=self._threads)
         return NPSSMEngine(self._config, tensors, reader, copying, self._config.calibrate, self._threads)
 
     def save(self, path: Path) -> None:
