@@ -10,6 +10,7 @@ from test_engine import make_window
 
 from npimpute.engine import clade_passes, li_stephens, reference
 from npimpute.engine.clades import find_clades
+from npimpute.engine.forward_backward import stretches
 from npimpute.engine.li_stephens import CladeCopying, LiStephens
 from npimpute.engine.passes import prepare
 from npimpute.errors import ConfigError
@@ -75,10 +76,7 @@ def expected_posterior(window, observed):
 
 
 @pytest.mark.parametrize(("k", "every"), [(40, 4), (17, 2), (300, 9), (40, 60)])
-@pytest.mark.parametrize("kept", [clade_passes.KEPT_BYTES, 0])
-def test_the_pass_equals_the_reference(k, every, kept, monkeypatch):
-    """kept: memory for all forward probabilities, or for those of some sites."""
-    monkeypatch.setattr(clade_passes, "KEPT_BYTES", kept)
+def test_the_pass_equals_the_reference(k, every, monkeypatch):
     monkeypatch.setattr(li_stephens, "BEYOND", 4)
     window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
     p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
@@ -107,7 +105,16 @@ def test_drifting_matters_and_without_it_the_pass_is_that_of_li_stephens(monkeyp
     np.testing.assert_allclose(CladeCopying(NE, ERR).impute(window), plain, atol=1e-3)
 
 
-def test_results_do_not_depend_on_threads_or_on_who_goes_with_whom():
+@pytest.fixture(params=[None, 20], ids=["all", "likeliest"])
+def taking_part(request, monkeypatch):
+    """How many haplotypes of a panel take part, if not all."""
+    if request.param:
+        monkeypatch.setattr(clade_passes, "ALL", 0)
+        monkeypatch.setattr(clade_passes, "LIKELIEST", request.param)
+    return request.param
+
+
+def test_results_do_not_depend_on_threads_or_on_who_goes_with_whom(taking_part):
     window, _ = make_window(np.random.default_rng(7), k=90, every=4, n=37)
     whole = CladeCopying(NE, ERR).copying(window, 1, 6)
     threaded = CladeCopying(NE, ERR, threads=3).copying(window, 1, 6)
@@ -150,11 +157,58 @@ def test_sequences_hold_the_model_over_all_haplotypes(missing):
             assert (found.posterior[s, :, len(ends) :] == 0).all()
 
 
-def test_the_first_and_last_rows_and_one_typed_site():
+def test_stretches_are_short_and_within_blocks():
+    window, _ = make_window(np.random.default_rng(1), k=300, s=900, every=2)
+    blocks = prepare(window, 1).blocks
+    stretch = stretches(blocks)
+    assert (np.diff(stretch) >= 0).all() and set(stretch) == set(range(stretch[-1] + 1))
+    assert np.bincount(stretch).max() <= 8 and stretch[-1] + 1 < len(stretch) / 8 + len(blocks.order)
+    assert len(blocks.order) > 3 and (np.diff(stretch)[blocks.site_start[1:-1] - 1] == 1).all()
+
+
+def test_those_that_take_part_are_the_likeliest(monkeypatch):
+    window, _ = make_window(np.random.default_rng(6), k=300, every=4, n=30, missing=0.1)
+    whole = CladeCopying(NE, ERR).copying(window, 1, 6).ranking
+    monkeypatch.setattr(clade_passes, "ALL", 0)
+    monkeypatch.setattr(clade_passes, "LIKELIEST", 12)
+    few = CladeCopying(NE, ERR).copying(window, 1, 6).ranking
+    sure = whole.ends[:, :, 0, 1] > 0.3
+    assert sure.sum() > 50
+    assert (few.haplotypes == whole.haplotypes[:, :, :1]).any(axis=2)[sure].mean() > 0.97
+
+
+@pytest.mark.parametrize("k", [40, 300])
+def test_with_all_that_matter_it_is_the_pass_over_all(k, monkeypatch):
+    window, _ = make_window(np.random.default_rng(k), k=k, every=5, n=15, missing=0.05)
+    whole = CladeCopying(NE, ERR).copying(window, 1, 6)
+    monkeypatch.setattr(clade_passes, "ALL", 0)
+    monkeypatch.setattr(clade_passes, "LIKELIEST", k)
+    part = CladeCopying(NE, ERR).copying(window, 1, 6)
+    assert np.abs(part.p - whole.p).mean() < 1e-4 and np.abs(part.p - whole.p).max() < 0.03
+    assert (part.ranking.haplotypes == whole.ranking.haplotypes).mean() > 0.95
+    np.testing.assert_allclose(np.sort(part.ranking.ends, axis=2), np.sort(whole.ranking.ends, axis=2), atol=5e-2)
+
+
+def test_with_few_of_a_large_panel_it_is_about_as_good(monkeypatch):
+    window, truth = make_window(np.random.default_rng(4), k=600, every=8, n=40, multi=False)
+    untyped, errors = ~window.typed_rows(), []
+    for most in (None, 60):
+        if most:
+            monkeypatch.setattr(clade_passes, "ALL", 0)
+            monkeypatch.setattr(clade_passes, "LIKELIEST", most)
+        errors.append(np.mean((CladeCopying(NE, ERR).impute(window) - truth.T)[:, untyped] ** 2))
+    assert errors[1] == pytest.approx(errors[0], rel=0.05)
+
+
+@pytest.mark.parametrize("most", [None, 30, 20])
+def test_the_first_and_last_rows_and_one_typed_site(most, monkeypatch):
     window, _ = make_window(np.random.default_rng(13), k=30, every=160, n=3)
     assert len(window.typed) == 1
+    if most:
+        monkeypatch.setattr(clade_passes, "ALL", 0)
+        monkeypatch.setattr(clade_passes, "LIKELIEST", most)
     p = CladeCopying(NE, ERR).impute(window)
-    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=1e-4)
+    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=1e-4 if most != 20 else 0.3)
 
 
 def test_longer_stretches_are_refused():

@@ -13,7 +13,7 @@ from test_blocks import dense
 from test_engine import make_window
 
 from npimpute.config import RunConfig
-from npimpute.engine import npssm, select
+from npimpute.engine import npssm
 from npimpute.engine.base import share_out
 from npimpute.engine.checkpoint import load_model, save_model
 from npimpute.engine.copying import CERTAIN, CopyingConfig, Places
@@ -252,19 +252,6 @@ def test_a_model_comes_back_as_it_was(tmp_path, kind):
         assert found.keys() == made.state_dict().keys()
         for name, value in tensors_of(made).items():
             np.testing.assert_array_equal(found[name], value, strict=True)
-
-
-def test_large_panels_are_copied_from_without_clades(tmp_path, monkeypatch):
-    window, made = window_of(5, k=40), make_network(**CLADES)
-    save_model(tmp_path / "model", made, made.config)
-    config = run_config(tmp_path, model=tmp_path / "model")
-    without = replace(made.config, clades=False)
-    copying = LiStephens(NE, ERR, share=without.ne_share)
-    li_stephens = NPSSMEngine(without, tensors_of(made), WithoutLayers(tensors_of(made)), copying, 14)
-    for most, expected in ((40, engine(made, 14)), (35, li_stephens)):
-        monkeypatch.setattr(select, "MOST_WITH_CLADES", most)
-        np.testing.assert_array_equal(make_engine(config).impute(window), expected.impute(window))
-    assert np.abs(engine(made, 14).impute(window) - li_stephens.impute(window)).max() > 1e-3
 
 
 @each_kind

@@ -1,4 +1,4 @@
-"""The forward-backward pass of a copying model with clades (``clades``), over all panel haplotypes.
+"""The forward-backward pass of a copying model with clades (``clades``).
 
 With s the probability of a switch and d that of drifting within the clade, a probability x(j) on one side of a gap is
 
@@ -7,35 +7,40 @@ With s the probability of a switch and d that of drifting within the clade, a pr
 on its other side, forward and backward alike. Clades have the same alleles all over the gap, so that drifting changes
 nothing of what is imputed there.
 
-A few targets go through together, in lanes: every array of probabilities has LANES of them along its last axis. No lane
-sees another, so results do not depend on who goes with whom.
+In a small panel all haplotypes take part everywhere. In a larger one only those do, stretch by stretch, that exact
+Li-Stephens finds likeliest there, which costs less than a pass over all that knows clades, and loses nothing (figures:
+docs/benchmarks.md): what a haplotype had, who takes no part in the next stretch, is shared out among the others.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
+from . import tables
 from .clades import Clades
-from .forward_backward import MAX_DROPPED, MIN_POSTERIOR
-from .passes import CALLS_PER_THREAD, Prepared
-from .ranking import Ranking
-from .tables import Cells, Queries
+from .forward_backward import (
+    MAX_DROPPED,
+    MIN_POSTERIOR,
+    find_likeliest,
+    pour_side,
+    spell_classes,
+    stretches,
+)
+from .passes import Prepared, in_parts
+from .ranking import Ranking, insert
+from .tables import Blocks, Cells, Model, Queries
 
-LANES = 8
-# Forward probabilities of all typed sites are kept if they take no more than this; else those of some, and the rest are
-# made again.
-KEPT_BYTES = 32 << 20
+# Of panels with more than so many haplotypes, so many take part.
+ALL, LIKELIEST = 1_024, 512
 # Haplotypes with less posterior at both sites are not ranked.
 LEAST_RANKED = np.float32(1e-4)
 
-# Sums are taken in the order they are written in: haplotypes that do not matter to a lane may stand between.
-_jit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
+# As in forward_backward: no loop that sums may also store.
+_jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -49,348 +54,345 @@ class CladeModel(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What one call works in. Of lanes, float32, if nothing else is said."""
+    """What one call works in, on one target. The m haplotypes that take part in a stretch have places 0..m-1 there."""
 
-    kept: np.ndarray  # (pieces, k, l) forward probabilities at the first site of each piece, before its emission
-    forward: np.ndarray  # (sites, k, l) likewise, at all sites of the current piece
-    totals: np.ndarray  # (t, l) their sums after the emission
-    backward: np.ndarray  # (2, k, l) at a typed site, before its emission, and at the one after it, in turns
-    posterior: np.ndarray  # (2, k, l) likewise, with any sum
-    sums: np.ndarray  # (2, l) those of the posterior
-    means: np.ndarray  # (k, l) of clades
-    emissions: np.ndarray  # (codes, l)
-    lanes: np.ndarray  # (2, l) of one site
-    alleles: np.ndarray  # (codes, l)
-    who: np.ndarray  # (2, k) int32, haplotypes that matter to a lane
-    n_who: np.ndarray  # (2,) int64, how many
-    weight: np.ndarray  # (2, k, l) their posterior, with a sum of 1
-    mass: np.ndarray  # (k, 2, l) posterior of a cell's classes, left and right; all 0 between cells
-    rows: np.ndarray  # (256, 2, l)
-    best: np.ndarray  # (l, m) highest posteriors of both sides of a gap together
-    rank: np.ndarray  # (l, m) int32, whose
+    who: np.ndarray  # (w, m) int32, haplotypes that take part in each stretch
+    n_who: np.ndarray  # (w,) int64, how many
+    before: np.ndarray  # (w, m) int32, their places in the stretch before, -1 where they take no part in it
+    after: np.ndarray  # (w, m) int32, likewise in the one after
+    place: np.ndarray  # (k,) int32, all -1 between calls
+    match: np.ndarray  # (t, m) probability of the target's allele
+    left: np.ndarray  # (t, m) uint16, in the gap after each site, clades of those that take part before it, renumbered
+    right: np.ndarray  # (t, m) uint16, likewise, of those that take part after it, if others do
+    share: np.ndarray  # (t, 2 m) one over the haplotypes of those clades
+    n_clades: np.ndarray  # (t,) int64, how many there are
+    number: np.ndarray  # (k,) int32, new numbers of clades; all -1 between gaps
+    forward: np.ndarray  # (t, m) forward probabilities after the emission
+    sums: np.ndarray  # (t,) their sums
+    backward: np.ndarray  # (2, m) before the emission, at a typed site and the one after it, in turns
+    emitted: np.ndarray  # (m,) after it
+    posterior: np.ndarray  # (2, m) as ``backward``
+    scale: np.ndarray  # (2,) one over their sums
+    mass: np.ndarray  # (2, 2 m) of clades, those at even and odd places
+    likely: np.ndarray  # (2, m) int32, haplotypes that matter at a typed site and the one after it, in turns
+    places: np.ndarray  # (2, m) int32, their places
+    n_likely: np.ndarray  # (2,) int64, how many
+    weight: np.ndarray  # (2, m) their posterior, with a sum of 1
+    alleles: np.ndarray  # (256,) of one site
+    classes: np.ndarray  # (k, 8), rows: (256, 2), see ``mass`` and ``rows`` of ``tables.Scratch``
+    rows: np.ndarray
+    best: np.ndarray  # (haplotypes that are ranked,)
+    counts: np.ndarray  # (2048,) int64
 
     @staticmethod
-    def of(t: int, k: int, codes: int, m: int) -> Scratch:
-        sites = t if 4 * t * k * LANES <= KEPT_BYTES else math.isqrt(t - 1) + 1
-        shapes = {
-            "kept": (-(-t // sites), k), "forward": (sites, k), "totals": (t,), "backward": (2, k),
-            "posterior": (2, k), "sums": (2,), "means": (k,), "emissions": (codes,), "lanes": (2,),
-            "alleles": (codes,), "weight": (2, k), "mass": (k, 2), "rows": (256, 2),
+    def of(t: int, k: int, w: int, m: int, ranked: int) -> Scratch:
+        floats = {
+            "match": (t, m), "share": (t, 2 * m), "forward": (t, m), "sums": (t,), "backward": (2, m), "emitted": (m,),
+            "posterior": (2, m), "scale": (2,), "mass": (2, 2 * m), "weight": (2, m), "alleles": (256,),
+            "classes": (k, 8), "rows": (256, 2), "best": (ranked,),
         }  # fmt: skip
+        numbers = {"who": (w, m), "before": (w, m), "after": (w, m), "likely": (2, m), "places": (2, m)}
+        lengths = {"n_who": w, "n_clades": t, "n_likely": 2, "counts": 2048}
         return Scratch(
-            who=np.empty((2, k), np.int32),
-            n_who=np.zeros(2, np.int64),
-            best=np.zeros((LANES, m), np.float32),
-            rank=np.zeros((LANES, m), np.int32),
-            **{name: np.zeros((*shape, LANES), np.float32) for name, shape in shapes.items()},
+            place=np.full(k, -1, np.int32),
+            number=np.full(k, -1, np.int32),
+            left=np.zeros((t, m), np.uint16),
+            right=np.zeros((t, m), np.uint16),
+            **{name: np.zeros(shape, np.float32) for name, shape in floats.items()},
+            **{name: np.zeros(shape, np.int32) for name, shape in numbers.items()},
+            **{name: np.zeros(length, np.int64) for name, length in lengths.items()},
         )
 
 
 @_jit
-def _emissions(queries, first, last, t, err, out):
-    """(codes, l): probability of each lane's allele at typed site t where a haplotype has a code."""
-    for code in range(len(out)):
-        for lane in range(LANES):
-            seen = queries.observed[first + lane, t] if first + lane < last else -1
-            out[code, lane] = _ONE if seen < 0 else (_ONE - err if seen == code else err)
+def _sum(x):
+    total = _ZERO
+    for i in range(len(x)):
+        total += x[i]
+    return total
 
 
 @_jit
-def _cross(x, codes, emissions, gap, model, clades, means, lanes, total, out):
-    """From one side's typed site, where x is before its emission, to the other side of the gap, where ``out`` has a sum
-    of 1 in each lane. ``total`` receives the sum of x after the emission."""
-    clade, share_of = clades.clade[gap], clades.share[clades.start[gap] : clades.start[gap + 1]]
-    number = len(share_of)
-    for c in range(number):
-        for lane in range(LANES):
-            means[c, lane] = _ZERO
-    for j in range(len(x)):
-        c, code = clade[j], codes[j]
-        for lane in range(LANES):
-            means[c, lane] += x[j, lane] * emissions[code, lane]
-    for lane in range(LANES):
-        total[lane] = _ZERO
-    for c in range(number):
-        for lane in range(LANES):
-            total[lane] += means[c, lane]
-    stays, drift, inflow = _ONE - model.switch[gap + 1], model.drift[gap], model.switch[gap + 1] / np.float32(len(x))
-    keep, share = lanes[0], lanes[1]
-    for lane in range(LANES):
-        keep[lane], share[lane] = stays * (_ONE - drift) / total[lane], stays * drift / total[lane]
-    for c in range(number):
-        for lane in range(LANES):
-            means[c, lane] = means[c, lane] * share_of[c] * share[lane] + inflow
-    for j in range(len(x)):
-        c, code = clade[j], codes[j]
-        for lane in range(LANES):
-            out[j, lane] = x[j, lane] * emissions[code, lane] * keep[lane] + means[c, lane]
+def _product(x, y, out):
+    for i in range(len(x)):
+        out[i] = x[i] * y[i]
 
 
 @_jit
-def _forward(first, last, queries, codes, model, clades, begin, end, work):
-    """Fills ``forward`` from typed site begin, where it is known, to end - 1."""
-    for t in range(begin, end - 1):
-        _emissions(queries, first, last, t, model.err, work.emissions)
-        x, out = work.forward[t - begin], work.forward[t + 1 - begin]
-        _cross(x, codes[t], work.emissions, t, model, clades, work.means, work.lanes, work.totals[t], out)
+def _find_places(who, n_who, before, after, place):
+    """Fills ``before`` and ``after``."""
+    for w in range(1, len(n_who)):
+        left, right = who[w - 1, : n_who[w - 1]], who[w, : n_who[w]]
+        for i in range(len(left)):
+            place[left[i]], after[w - 1, i] = i, -1
+        for i in range(len(right)):
+            before[w, i] = place[right[i]]
+            if before[w, i] >= 0:
+                after[w - 1, before[w, i]] = i
+        for i in range(len(left)):
+            place[left[i]] = -1
 
 
 @_jit
-def _copy(x, out):
-    for j in range(len(x)):
-        for lane in range(LANES):
-            out[j, lane] = x[j, lane]
-
-
-@_jit
-def _fill_kept(first, last, queries, codes, model, clades, work):
-    """Fills ``kept``."""
-    sites, k = len(work.forward), len(work.means)
-    for j in range(k):
-        for lane in range(LANES):
-            work.kept[0, j, lane] = _ONE / np.float32(k)
-    for piece in range(len(work.kept) - 1):
-        begin, t = piece * sites, (piece + 1) * sites - 1
-        _copy(work.kept[piece], work.forward[0])
-        _forward(first, last, queries, codes, model, clades, begin, t + 1, work)
-        _emissions(queries, first, last, t, model.err, work.emissions)
-        x, out = work.forward[sites - 1], work.kept[piece + 1]
-        _cross(x, codes[t], work.emissions, t, model, clades, work.means, work.lanes, work.totals[t], out)
-
-
-@_jit
-def _posterior(forward, backward, codes, emissions, alleles, out, total):
-    """Their product with the emission, of sum ``total``; ``alleles`` (codes, l) has the product without it, summed."""
-    for code in range(len(alleles)):
-        for lane in range(LANES):
-            alleles[code, lane] = _ZERO
-    for j in range(len(forward)):
-        code = codes[j]
-        for lane in range(LANES):
-            value = forward[j, lane] * backward[j, lane]
-            alleles[code, lane] += value
-            out[j, lane] = value * emissions[code, lane]
-    for lane in range(LANES):
-        total[lane] = _ZERO
-        for code in range(len(alleles)):
-            total[lane] += alleles[code, lane] * emissions[code, lane]
-
-
-@_jit
-def _leave_one_out(alleles, row, end, first, last, out):
-    """Probability of each ALT allele at a typed site without the target's own, into out[:, row:end]."""
-    for lane in range(last - first):
-        total = _ZERO
-        for code in range(len(alleles)):
-            total += alleles[code, lane]
-        for r in range(row, end):
-            code = r - row + 1
-            out[first + lane, r] = alleles[code, lane] / total if code < len(alleles) else _ZERO
-
-
-@_jit
-def _find_likely(posterior, total, who, weight, lanes):
-    """Haplotypes that matter to a lane, and their posterior with a sum of 1; returns how many."""
-    bound, sums = lanes[0], lanes[1]
-    for lane in range(LANES):
-        bound[lane] = total[lane] * np.float32(min(MAX_DROPPED / len(posterior), MIN_POSTERIOR))
-        sums[lane] = _ZERO
-    n = 0
-    for j in range(len(posterior)):
-        matters = False
-        for lane in range(LANES):
-            matters |= posterior[j, lane] > bound[lane]
-        if matters:
-            who[n] = j
-            for lane in range(LANES):
-                value = posterior[j, lane] if posterior[j, lane] > bound[lane] else _ZERO
-                weight[n, lane] = value
-                sums[lane] += value
+def _renumber(who, clade, share, number, n, out, share_out):
+    """Numbers the clades of ``who``, after the n that there are, as they come. Returns how many there are."""
+    for i in range(len(who)):
+        c = np.int64(clade[who[i]])
+        if number[c] < 0:
+            number[c], share_out[n] = n, share[c]
             n += 1
-    for i in range(n):
-        for lane in range(LANES):
-            weight[i, lane] /= sums[lane]
+        out[i] = number[c]
     return n
 
 
 @_jit
-def _pour(who, n, weight, side, classes, cell, mass):
-    """Adds the posterior of likely haplotypes to their classes' mass."""
+def _find_clades(gap, stretch, clades, work):
+    """Fills ``left``, ``right``, ``share`` and ``n_clades`` of a gap."""
+    clade, share = clades.clade[gap], clades.share[clades.start[gap] : clades.start[gap + 1]]
+    w, there = stretch[gap], stretch[gap + 1]
+    who, others = work.who[w, : work.n_who[w]], work.who[there, : work.n_who[there]]
+    n = _renumber(who, clade, share, work.number, 0, work.left[gap], work.share[gap])
+    if there != w:
+        n = _renumber(others, clade, share, work.number, n, work.right[gap], work.share[gap])
+    for i in range(len(who)):
+        work.number[clade[who[i]]] = -1
+    if there != w:
+        for i in range(len(others)):
+            work.number[clade[others[i]]] = -1
+    work.n_clades[gap] = n
+
+
+@_jit
+def _emissions(who, codes, observed, err, out):
+    right, wrong = (_ONE - err, err) if observed >= 0 else (_ONE, _ONE)
+    for i in range(len(who)):
+        out[i] = right if codes[who[i]] == observed else wrong
+
+
+@_jit
+def _cross(x, total, clade, there, places, gap, k, model, work, out):
+    """From one side of a gap, where x has the sum ``total``, to the other, where that is 1 but for what those had who
+    take no part there. clade: of those on this side, there: on the other; places: of the latter on this side, empty
+    where they are the same."""
+    n, n_clades = len(clade), work.n_clades[gap]
+    stays, inflow = (_ONE - model.switch[gap + 1]) / total, model.switch[gap + 1] / np.float32(k)
+    keep, drift, share = stays * (_ONE - model.drift[gap]), stays * model.drift[gap], work.share[gap]
+    even, odd = work.mass[0, :n_clades], work.mass[1, :n_clades]
+    even[:] = _ZERO
+    odd[:] = _ZERO
+    # Neighbours are often of a clade, and an addition waits for the last one to the same number.
+    for i in range(0, n - 1, 2):
+        even[clade[i]] += x[i]
+        odd[clade[i + 1]] += x[i + 1]
+    if n % 2:
+        even[clade[n - 1]] += x[n - 1]
+    for c in range(n_clades):
+        even[c] = (even[c] + odd[c]) * (share[c] * drift) + inflow
+    if len(places):
+        for i in range(len(there)):
+            out[i] = even[there[i]]
+            if places[i] >= 0:
+                out[i] += x[places[i]] * keep
+    else:
+        for i in range(len(there)):
+            out[i] = x[i] * keep + even[there[i]]
+
+
+@_jit
+def _forward(observed, codes, stretch, model, work):
+    """Fills ``match``, ``forward`` and ``sums``."""
+    for t in range(len(observed)):
+        w, n = stretch[t], work.n_who[stretch[t]]
+        match, out = work.match[t, :n], work.forward[t, :n]
+        _emissions(work.who[w, :n], codes[t], observed[t], model.err, match)
+        if t == 0:
+            out[:] = match
+        else:
+            gap, before = t - 1, work.n_who[stretch[t - 1]]
+            x, clade, same = work.forward[gap, :before], work.left[gap, :before], w == stretch[gap]
+            there, places = (clade, work.before[w, :0]) if same else (work.right[gap, :n], work.before[w, :n])
+            _cross(x, work.sums[gap], clade, there, places, gap, codes.shape[1], model, work, out)
+            _product(out, match, out)
+        work.sums[t] = _sum(out)
+
+
+@_jit
+def _leave_one_out(posterior, who, codes, observed, match, err, alleles, out):
+    """Probability of each ALT allele of a typed site without the target's own, into ``out``."""
+    if len(out) == 1 and observed >= 0:
+        same, other, half = _ZERO, _ZERO, np.float32(0.5)
+        for i in range(len(who)):
+            same += posterior[i] if match[i] > half else _ZERO
+            other += posterior[i] if match[i] < half else _ZERO
+        same, other = same / (_ONE - err), other / err
+        out[0] = (same if observed == 1 else other) / (same + other)
+        return
+    total = _ZERO
+    for code in range(len(out) + 1):
+        mass = _ZERO
+        for i in range(len(who)):
+            mass += posterior[i] if codes[who[i]] == code else _ZERO
+        if observed >= 0:
+            mass /= _ONE - err if code == observed else err
+        alleles[code] = mass
+        total += mass
+    for r in range(len(out)):
+        out[r] = alleles[r + 1] / total
+
+
+@_jit
+def _find_likely(posterior, scale, who, k, likely, places, weight):
+    """Haplotypes that matter, and their posterior with a sum of 1; returns how many."""
+    bound, n = np.float32(min(MAX_DROPPED / k, MIN_POSTERIOR)) / scale, 0
+    for i in range(len(who)):
+        likely[n], places[n], weight[n] = who[i], i, posterior[i]  # stays only if it is counted
+        n += posterior[i] > bound
+    scale = _ONE / _sum(weight[:n])
     for i in range(n):
-        v = np.int64(classes[who[i], cell])
-        for lane in range(LANES):
-            mass[v, side, lane] += weight[i, lane]
+        weight[i] *= scale
+    return n
 
 
 @_jit
-def _spell(cell, cells, fraction, mass, rows, first, last, out):
-    """ALT probabilities of a cell's rows from the mass of its classes, which is 0 afterwards; linear in distance."""
-    begin, n_rows = cells.row_start[cell], cells.row_stop[cell] - cells.row_start[cell]
-    base = cells.class_start[cell]
-    for r in range(n_rows):
-        for lane in range(LANES):
-            rows[r, 0, lane] = rows[r, 1, lane] = _ZERO
-    for v in range(cells.class_start[cell + 1] - base):
-        most = _ZERO
-        for lane in range(LANES):
-            most = max(most, mass[v, 0, lane] + mass[v, 1, lane])
-        if most > 0:
-            for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
-                r = cells.entries[e]
-                for lane in range(LANES):
-                    rows[r, 0, lane] += mass[v, 0, lane]
-                    rows[r, 1, lane] += mass[v, 1, lane]
-            for lane in range(LANES):
-                mass[v, 0, lane] = mass[v, 1, lane] = _ZERO
-    for lane in range(last - first):
-        for r in range(n_rows):
-            f = fraction[begin + r]
-            out[first + lane, begin + r] = (_ONE - f) * rows[r, 0, lane] + f * rows[r, 1, lane]
+def _pour(of, side, cells, cell, work):
+    n = work.n_likely[of]
+    pour_side(work.likely[of, :n], work.weight[of, :n], side, cells.classes, cell, work.classes)
 
 
 @_jit
-def _impute_gap(t, left, right, first, last, queries, cells, work, out):
+def _impute_gap(t, left, right, queries, cells, work, out):
     """ALT probabilities of the rows after typed site t. left, right: 0 or 1, whose likely haplotypes are the site's and
     the next one's, -1 where there is no such site."""
     for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
         if left >= 0:
-            _pour(work.who[left], work.n_who[left], work.weight[left], 0, cells.classes, cell, work.mass)
+            _pour(left, 0, cells, cell, work)
         if right >= 0:
-            _pour(work.who[right], work.n_who[right], work.weight[right], 1, cells.classes, cell, work.mass)
-        _spell(cell, cells, queries.fraction, work.mass, work.rows, first, last, out)
+            _pour(right, 1, cells, cell, work)
+        spell_classes(cell, cells, queries.fraction, work.classes, work.rows, out)
 
 
 @_jit
-def _rank(left, right, first, last, ranked, work):
-    """The haplotypes of highest posterior, of both sides together, into ``ranked`` (n, m), highest first, and -1 where
-    there are fewer. right: -1 where there is no such side."""
-    posterior, sums, who, best, rank = work.posterior, work.sums, work.who, work.best, work.rank
-    score, low = work.lanes[0], work.lanes[1]
-    m = ranked.shape[1]
-    for lane in range(LANES):
-        low[lane] = LEAST_RANKED
-    rank[:] = -1
-    n_left, n_right = work.n_who[left], work.n_who[right] if right >= 0 else 0
-    a, b, found = 0, 0, np.zeros(LANES, np.int64)
-    while a < n_left or b < n_right:  # both increase
-        j = who[left, a] if b == n_right or (a < n_left and who[left, a] <= who[right, b]) else who[right, b]
-        a += a < n_left and who[left, a] == j
-        b += b < n_right and who[right, b] == j
-        high = False
-        for lane in range(LANES):
-            score[lane] = posterior[left, j, lane] / sums[left, lane]
+def _rank(t, left, right, stretch, ranking, q, work):
+    """The haplotypes of highest posterior at typed site t and the next one, highest first, and what the network sees of
+    them. right: -1 where there is no next one."""
+    w, n, posterior, scale = stretch[t], work.n_who[stretch[t]], work.posterior, work.scale
+    there = w if right < 0 else stretch[t + 1]
+    ranked, ends, found = ranking.haplotypes[q, t], ranking.ends[q, t], 0
+    for a in range(work.n_likely[left]):
+        i = np.int64(work.places[left, a])
+        score = posterior[left, i] * scale[left]
         if right >= 0:
-            for lane in range(LANES):
-                score[lane] += posterior[right, j, lane] / sums[right, lane]
-        for lane in range(LANES):
-            high |= score[lane] > low[lane]
-        if not high:
+            place = i if there == w else np.int64(work.after[w, i])
+            score += posterior[right, place] * scale[right] if place >= 0 else _ZERO
+        if score > LEAST_RANKED:
+            found = insert(i, score, work.best, ranked, found)
+    if right >= 0:
+        bound = np.float32(min(MAX_DROPPED / len(work.place), MIN_POSTERIOR)) / scale[left]
+        for a in range(work.n_likely[right]):
+            i = np.int64(work.places[right, a])
+            place = i if there == w else np.int64(work.before[there, i])
+            if place < 0 or posterior[left, place] <= bound:
+                score = posterior[right, i] * scale[right]
+                score += posterior[left, place] * scale[left] if place >= 0 else _ZERO
+                if score > LEAST_RANKED:
+                    found = insert(place if place >= 0 else n + i, score, work.best, ranked, found)
+    for rank in range(len(ranked)):
+        i = np.int64(ranked[rank]) if rank < found else -1
+        if i < 0:
+            ranked[rank] = -1
             continue
-        for lane in range(last - first):
-            if score[lane] > low[lane]:
-                p = min(found[lane], m - 1)
-                while p and best[lane, p - 1] < score[lane]:
-                    best[lane, p], rank[lane, p] = best[lane, p - 1], rank[lane, p - 1]
-                    p -= 1
-                best[lane, p], rank[lane, p] = score[lane], j
-                found[lane] = min(found[lane] + 1, m)
-                if found[lane] == m:
-                    low[lane] = max(best[lane, m - 1], LEAST_RANKED)
-    for lane in range(last - first):
-        for i in range(m):
-            ranked[lane, i] = rank[lane, i]
+        place = i - n if i >= n else i if there == w else np.int64(work.after[w, i])
+        ranked[rank] = work.who[there, i - n] if i >= n else work.who[w, i]
+        if i < n:
+            ends[rank, 0], ends[rank, 1] = work.forward[t, i] / work.sums[t], posterior[left, i] * scale[left]
+        if right >= 0 and place >= 0:
+            ends[rank, 2], ends[rank, 3] = work.backward[right, place], posterior[right, place] * scale[right]
 
 
 @_jit
-def _keep_ends(t, left, right, forward, codes, first, last, ranking, work):
-    """What the network sees of those that are ranked."""
-    posterior, sums = work.posterior, work.sums
-    for lane in range(last - first):
-        ranking.scale[first + lane, 2, t] = work.totals[t, lane] / sums[left, lane]
-        ranked, ends = ranking.haplotypes[first + lane, t], ranking.ends[first + lane, t]
-        for i in range(len(ranked)):
-            j = ranked[i]
-            if j >= 0:
-                ends[i, 0] = forward[j, lane] * work.emissions[codes[j], lane] / work.totals[t, lane]
-                ends[i, 1] = posterior[left, j, lane] / sums[left, lane]
-                if right >= 0:
-                    ends[i, 2], ends[i, 3] = (
-                        work.backward[right, j, lane],
-                        posterior[right, j, lane] / sums[right, lane],
-                    )
-
-
-@_jit
-def _backward_site(t, first, last, queries, codes, cells, model, clades, ranking, work, out):
+def _backward_site(t, q, observed, queries, codes, cells, stretch, model, ranking, work, out):
     """All of typed site t and of the gap after it; then the backward probabilities at the site before."""
-    here, after = t % 2, (t + 1) % 2
-    t_all, k, forward = len(work.totals), len(work.means), work.forward[t % len(work.forward)]
-    right = after if t + 1 < t_all else -1
+    here, after, w = t % 2, (t + 1) % 2, stretch[t]
+    n, right = work.n_who[w], after if t + 1 < len(observed) else -1
+    who, posterior, backward = work.who[w, :n], work.posterior[here, :n], work.backward[here, :n]
+    _product(work.forward[t, :n], backward, posterior)
+    work.scale[here] = _ONE / _sum(posterior)
     row, end = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
-    _emissions(queries, first, last, t, model.err, work.emissions)
-    backward, total = work.backward[here], work.sums[here]
-    _posterior(forward, backward, codes[t], work.emissions, work.alleles, work.posterior[here], total)
-    _leave_one_out(work.alleles, row, end, first, last, out)
-    if right < 0:  # backward probabilities are all the same
-        for lane in range(LANES):
-            work.totals[t, lane] = total[lane] * np.float32(k)
+    match = work.match[t, :n]
+    _leave_one_out(posterior, who, codes[t], observed[t], match, model.err, work.alleles, out[row:end])
     if len(cells.row_start):
-        work.n_who[here] = _find_likely(work.posterior[here], total, work.who[here], work.weight[here], work.lanes)
-        _impute_gap(t, here, right, first, last, queries, cells, work, out)
+        work.n_likely[here] = _find_likely(
+            posterior, work.scale[here], who, codes.shape[1], work.likely[here], work.places[here], work.weight[here]
+        )
+        _impute_gap(t, here, right, queries, cells, work, out)
         if t == 0:
-            _impute_gap(-1, -1, here, first, last, queries, cells, work, out)
+            _impute_gap(-1, -1, here, queries, cells, work, out)
         if ranking.haplotypes.shape[2]:
-            _rank(here, right, first, last, ranking.haplotypes[first:last, t], work)
-            _keep_ends(t, here, right, forward, codes[t], first, last, ranking, work)
+            ranking.scale[q, 2, t] = work.scale[here] * work.sums[t]
+            _rank(t, here, right, stretch, ranking, q, work)
     if t:
-        means, lanes, sums = work.means, work.lanes, work.alleles[0]
-        _cross(backward, codes[t], work.emissions, t - 1, model, clades, means, lanes, sums, work.backward[after])
+        emitted = work.emitted[:n]
+        _product(backward, match, emitted)
+        gap, before, same = t - 1, stretch[t - 1], w == stretch[t - 1]
+        there = work.left[gap, : work.n_who[before]]
+        clade, places = (there, work.after[w, :0]) if same else (work.right[gap, :n], work.after[before, : len(there)])
+        total, out_before = _sum(emitted), work.backward[after]
+        _cross(emitted, total, clade, there, places, gap, codes.shape[1], model, work, out_before)
 
 
-@numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy", cache=True)
-def _impute_range(begin, end, queries, codes, cells, model, clades, ranking, work, out):
-    queries, cells, model = Queries(*queries), Cells(*cells), CladeModel(*model)
-    clades, ranking, work = Clades(*clades), Ranking(*ranking), Scratch(*work)
-    t_all, sites, k = len(work.totals), len(work.forward), len(work.means)
-    for first in range(begin, end, LANES):
-        last = min(first + LANES, end)
-        _fill_kept(first, last, queries, codes, model, clades, work)
+@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
+def _impute_range(first, last, queries, codes, blocks, cells, whole, stretch, model, clades, ranking, plain, work, out):
+    queries, blocks, cells, whole = Queries(*queries), Blocks(*blocks), Cells(*cells), Model(*whole)
+    model, clades, ranking = CladeModel(*model), Clades(*clades), Ranking(*ranking)
+    plain, work = tables.Scratch(*plain), Scratch(*work)
+    k, w = codes.shape[1], len(work.n_who)
+    everybody = w == 1 and work.who.shape[1] == k
+    if everybody:
+        work.n_who[0] = k
         for j in range(k):
-            for lane in range(LANES):
-                work.backward[(t_all - 1) % 2, j, lane] = _ONE / np.float32(k)
-        for piece in range(len(work.kept) - 1, -1, -1):
-            low, high = piece * sites, min((piece + 1) * sites, t_all)
-            _copy(work.kept[piece], work.forward[0])
-            _forward(first, last, queries, codes, model, clades, low, high, work)
-            for t in range(high - 1, low - 1, -1):
-                _backward_site(t, first, last, queries, codes, cells, model, clades, ranking, work, out)
+            work.who[0, j] = j
+    for q in range(first, last):
+        observed = queries.observed[q]
+        if not everybody:
+            scales = ranking.scale[q]
+            find_likeliest(queries, observed, blocks, whole, plain, work.counts, scales, out[q], work.who, work.n_who)
+            _find_places(work.who, work.n_who, work.before, work.after, work.place)
+        if q == first or not everybody:
+            for gap in range(len(observed) - 1):
+                _find_clades(gap, stretch, clades, work)
+        _forward(observed, codes, stretch, model, work)
+        for i in range(work.n_who[w - 1]):
+            work.backward[(len(observed) - 1) % 2, i] = _ONE / np.float32(k)
+        for t in range(len(observed) - 1, -1, -1):
+            _backward_site(t, q, observed, queries, codes, cells, stretch, model, ranking, work, out[q])
 
 
 def run_clade_passes(
     prepared: Prepared,
+    whole: Model,
     model: CladeModel,
     clades: Clades,
     threads: int,
     ranking: Ranking,
     progress: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
-    """(n, r) float32: ALT probabilities, at the rows of typed sites leave-one-out. ranking: of stretches of one typed
-    site; is filled.
+    """(n, r) float32: ALT probabilities, at the rows of typed sites leave-one-out. whole: of Li-Stephens over all
+    haplotypes of a panel so large that not all take part. ranking: of stretches of one typed site; is filled.
 
     progress: called with the share that is done. The result does not depend on ``threads``.
     """
     n, t = prepared.queries.observed.shape
-    k, codes = prepared.codes.shape[1], int(prepared.codes.max(initial=1)) + 1
+    k = prepared.codes.shape[1]
     out = np.empty((n, len(prepared.queries.fraction)), np.float32)
-    step = LANES * -(-n // (LANES * CALLS_PER_THREAD * threads))
-    tables = [tuple(table) for table in (prepared.cells, model, clades, ranking)]
+    stretch, m = (np.zeros(t, np.int64), k) if k <= ALL else (stretches(prepared.blocks), LIKELIEST)
+    given = [tuple(table) for table in (prepared.blocks, prepared.cells, whole)]
+    own = [tuple(table) for table in (model, clades, ranking)]
 
-    def work(first: int) -> None:
-        scratch = tuple(Scratch.of(t, k, codes, ranking.haplotypes.shape[2]))
-        _impute_range(first, min(first + step, n), tuple(prepared.queries), prepared.codes, *tables, scratch, out)
+    def work(first: int, last: int) -> None:
+        plain = tables.Scratch.of(prepared.blocks)
+        scratch = Scratch.of(t, k, int(stretch[-1]) + 1, m, ranking.haplotypes.shape[2])
+        queries, codes = tuple(prepared.queries), prepared.codes
+        _impute_range(first, last, queries, codes, *given, stretch, *own, tuple(plain), tuple(scratch), out)
 
-    with ThreadPoolExecutor(threads) as pool:
-        starts = range(0, n, step)
-        for done, _ in enumerate(pool.map(work, starts), 1):
-            progress(done / len(starts))
+    in_parts(work, n, threads, progress)
     return out

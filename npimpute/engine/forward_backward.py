@@ -14,6 +14,8 @@ Source: Li & Stephens 2003, Genetics 165:2213, appendix A (the model); Das et al
 
 from __future__ import annotations
 
+import itertools
+
 import numba
 import numpy as np
 
@@ -202,10 +204,8 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, sca
 
 
 @_jit_inline
-def _find_likely(i, blocks, start, first, last, work):
-    """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y, group
-    by group; groups without any are passed over."""
-    n_groups, n, n_active = len(start) - 1, 0, 0
+def _find_most(n_groups, first, last, work):
+    """Fills ``most`` for the sites first..last-1 of the block."""
     most = work.most
     for kind in range(4):
         _fill(most[kind], np.float32(0))
@@ -218,6 +218,14 @@ def _find_likely(i, blocks, start, first, last, work):
             most[1, g] = max(most[1, g], m[g] * cb[g] * scale)
             most[2, g] = max(most[2, g], c[g] * mb[g] * scale)
             most[3, g] = max(most[3, g], c[g] * cb[g] * scale)
+
+
+@_jit_inline
+def _find_likely(i, blocks, start, first, last, work):
+    """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y, group
+    by group; groups without any are passed over."""
+    n_groups, n, n_active, most = len(start) - 1, 0, 0, work.most
+    _find_most(n_groups, first, last, work)
     bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
     x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
     who, x_out, y_out = work.who[work.n_who[2]], work.xy[0], work.xy[1]
@@ -252,7 +260,7 @@ def _weigh_likely(s, n_active, weight, work):
 
 
 @_jit
-def _pour(who, left, right, classes, cell, mass):
+def pour(who, left, right, classes, cell, mass):
     """Adds the posterior of likely haplotypes on both sides of a cell to their classes' mass.
 
     Neighbours often share a class, and an addition must wait for the last one to the same number: four lanes.
@@ -277,20 +285,28 @@ def _pour(who, left, right, classes, cell, mass):
 
 
 @_jit
-def _pour_side(who, weight, side, classes, cell, mass):
-    """``_pour`` on one side."""
-    for p in range(len(who)):
+def pour_side(who, weight, side, classes, cell, mass):
+    """``pour`` on one side."""
+    n = len(who)
+    whole = n - n % 4
+    for p in range(0, whole, 4):
+        mass[classes[who[p], cell], side] += weight[p]
+        mass[classes[who[p + 1], cell], side + 2] += weight[p + 1]
+        mass[classes[who[p + 2], cell], side + 4] += weight[p + 2]
+        mass[classes[who[p + 3], cell], side + 6] += weight[p + 3]
+    for p in range(whole, n):
         mass[classes[who[p], cell], side] += weight[p]
 
 
 @_jit
-def _spell_classes(cell, cells, fraction, work, out):
-    """ALT probabilities of a cell's rows into ``out`` (r,) from the mass of its classes, which is 0 afterwards.
+def spell_classes(cell, cells, fraction, mass, rows, out):
+    """ALT probabilities of a cell's rows into ``out`` (r,) from the mass of its classes, which is 0 afterwards. rows:
+    see ``Scratch``.
 
     Linear in genetic distance, as in IMPUTE2 and Beagle (Browning, Zhou & Browning 2018, AJHG 103:338).
     """
     first, n_rows = cells.row_start[cell], cells.row_stop[cell] - cells.row_start[cell]
-    base, rows, mass = cells.class_start[cell], work.rows, work.mass
+    base = cells.class_start[cell]
     for r in range(n_rows):
         rows[r, 0] = rows[r, 1] = np.float32(0)
     for v in range(cells.class_start[cell + 1] - base):
@@ -325,33 +341,119 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size,
                         add_to_ranks(who, left, work.rank[0], work.met)
         for cell in range(cells.gap_start[t + 1], cells.gap_start[t + 2]):
             if t >= 0 and t + 1 < last:
-                _pour(who, left, right, cells.classes, cell, work.mass)
+                pour(who, left, right, cells.classes, cell, work.mass)
             elif t >= 0:
-                _pour_side(who, left, 0, cells.classes, cell, work.mass)
-                _pour_side(who_after, work.weight[after, (t + 1) % 2], 1, cells.classes, cell, work.mass)
+                pour_side(who, left, 0, cells.classes, cell, work.mass)
+                pour_side(who_after, work.weight[after, (t + 1) % 2], 1, cells.classes, cell, work.mass)
             else:
-                _pour_side(who, right, 1, cells.classes, cell, work.mass)
-            _spell_classes(cell, cells, fraction, work, out)
+                pour_side(who, right, 1, cells.classes, cell, work.mass)
+            spell_classes(cell, cells, fraction, work.mass, work.rows, out)
     work.n_who[2] = after
 
 
 @_jit_inline
-def _backward_block(i, queries, observed, blocks, cells, model, work, size, ranked, scales, out):
-    """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
+def _enter_block(i, queries, observed, blocks, model, work, scales, out):
+    """All of block i that single haplotypes follow from; coming from its right end. Returns its groups' layout."""
     start, group_size = _group_layout(blocks, i)
     _forward_block(blocks, i, start, group_size, observed, model, work, scales[0])
     _group_sums(work.leaving, start, work.sums[1])
     _group_products(work.entering[i], work.leaving, start, work.sums[2], work.sums[3], work.sums[4])
     _backward_groups(i, queries, observed, blocks, start, group_size, model, work, scales, out)
+    return start
+
+
+@_jit_inline
+def _leave_block(i, blocks, work):
+    """``leaving`` is then that of block i - 1."""
+    if i:
+        target = blocks.from_previous[i]
+        for p in range(len(target)):
+            work.leaving[target[p]] = work.spelled[p]
+
+
+@_jit_inline
+def _backward_block(i, queries, observed, blocks, cells, model, work, size, ranked, scales, out):
+    """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
+    start = _enter_block(i, queries, observed, blocks, model, work, scales, out)
     if len(cells.row_start):
         first, last = blocks.site_start[i], blocks.site_start[i + 1]
         for stop in range(last, first, -STRETCH):
             low = max(first, stop - STRETCH)
             _untyped_stretch(i, blocks, start, low, stop, cells, queries.fraction, work, size, ranked, out)
-    if i:
-        target = blocks.from_previous[i]
-        for p in range(len(target)):
-            work.leaving[target[p]] = work.spelled[p]
+    _leave_block(i, blocks, work)
+
+
+def stretches(blocks: Blocks) -> np.ndarray:
+    """(t,) int64: which of the stretches that ``find_likeliest`` tells of each typed site is in."""
+    starts = [
+        stop - STRETCH if stop - STRETCH > first else first
+        for first, last in itertools.pairwise(blocks.site_start)
+        for stop in range(last, first, -STRETCH)
+    ]
+    return np.searchsorted(np.sort(starts), np.arange(blocks.site_start[-1]), side="right") - 1
+
+
+@_jit
+def _take_highest(who, score, n, counts, out):
+    """Those of the n haplotypes ``who`` with the highest scores, as many as ``out`` takes, into it; returns how many.
+    What scores within an eighth of each other counts as equal, and goes by order. counts: (2048,)"""
+    bits = score.view(np.int32)
+    _fill(counts, 0)
+    for i in range(n):
+        counts[bits[i] >> 20] += 1
+    bucket, taken = len(counts) - 1, 0
+    while bucket > 0 and taken + counts[bucket] <= len(out):
+        taken += counts[bucket]
+        bucket -= 1
+    equal, taken = len(out) - taken, 0
+    for i in range(n):
+        here = bits[i] >> 20
+        if here > bucket or (here == bucket and equal > 0):
+            equal -= here == bucket
+            out[taken] = who[i]
+            taken += 1
+    return taken
+
+
+@_jit_inline
+def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
+    """``find_likeliest`` for the sites first..last-1 of block i."""
+    n_groups, n, most = len(start) - 1, 0, work.most
+    _find_most(n_groups, first, last, work)
+    bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
+    x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
+    who, score = work.who[0], work.rank[0]
+    for g in range(n_groups):
+        mm, mc, cm, cc = most[0, g], most[1, g], most[2, g], most[3, g]
+        if x_max[g] * y_max[g] * mm + x_max[g] * mc + y_max[g] * cm + cc <= bound:
+            continue
+        for p in range(start[g], start[g + 1]):
+            value = x[p] * y[p] * mm + x[p] * mc + y[p] * cm + cc
+            if value > bound:
+                who[n], score[n] = order[p], value
+                n += 1
+    return _take_highest(who, score, n, counts, out)
+
+
+@_jit
+def find_likeliest(queries, observed, blocks, model, work, counts, scales, loo, out, n_out):
+    """Panel haplotypes that have the most posterior at some site of a stretch (``stretches``), at most m of them, in
+    any order.
+
+    observed: (t,) of one target. counts: (2048,) int64, scales: (3, t) and loo: (r,) float32 are overwritten. out:
+    (w, m) int32; n_out: (w,) int64, how many.
+    """
+    _forward(blocks, observed, model, work, scales[0])
+    _fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
+    w = len(n_out)
+    for i in range(len(blocks.order) - 1, -1, -1):
+        start = _enter_block(i, queries, observed, blocks, model, work, scales, loo)
+        first, last = blocks.site_start[i], blocks.site_start[i + 1]
+        for stop in range(last, first, -STRETCH):
+            w -= 1
+            low = max(0, stop - STRETCH - first)
+            n_out[w] = _likeliest_of_stretch(i, blocks, start, low, stop - first, work, counts, out[w])
+        _leave_block(i, blocks, work)
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)

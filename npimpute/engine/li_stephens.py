@@ -95,39 +95,25 @@ class LiStephens:
 class CladeCopying(LiStephens):
     """Li-Stephens with clades (``clades``): of the switches that Ne stands for, some go on within the clade.
 
-    Ne is estimated as for ``LiStephens``, and means the same. most: panel haplotypes; of larger panels it is
-    ``LiStephens``, since its time grows with them.
+    Ne is estimated as for ``LiStephens``, and means the same.
     """
 
     name = "clades"
-
-    def __init__(
-        self,
-        ne: float | None = None,
-        err: float | None = None,
-        threads: int = 1,
-        seed: int = 1,
-        share: float = 1.0,
-        most: float = math.inf,
-    ):
-        super().__init__(ne, err, threads, seed, share)
-        self._most = most
 
     def _run(
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
     ) -> tuple[np.ndarray, Prepared, Ranking]:
         if size != 1:
             raise ConfigError(f"size {size}: with clades a stretch has one typed site")
-        if window.panel.k > self._most:
-            return super()._run(window, size, m, progress)
         self.settle(window)
-        prepared = prepare(window, self._threads, groups=False)
+        prepared = prepare(window, self._threads)
         found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
         ne = self._share * self.ne
         switch, err = prepared.model(SWITCHING * ne, self.error_rate)
         model = CladeModel(switch, prepared.model(DRIFTING * ne, err).switch[1:], err)
-        return run_clade_passes(prepared, model, found, self._threads, ranking, progress), prepared, ranking
+        whole = prepared.model(self.ne, err)
+        return run_clade_passes(prepared, whole, model, found, self._threads, ranking, progress), prepared, ranking
 
 
 def copying_model(
@@ -136,9 +122,6 @@ def copying_model(
     err: float | None = None,
     threads: int = 1,
     seed: int = 1,
-    most: float = math.inf,
 ) -> LiStephens:
-    """What a network corrects. The others: see ``LiStephens``; most: see ``CladeCopying``."""
-    if config.clades:
-        return CladeCopying(ne, err, threads, seed, config.ne_share, most)
-    return LiStephens(ne, err, threads, seed, config.ne_share)
+    """What a network corrects. The others: see ``LiStephens``."""
+    return (CladeCopying if config.clades else LiStephens)(ne, err, threads, seed, config.ne_share)

@@ -23,11 +23,11 @@ CALLS_PER_THREAD = 8
 
 
 class Prepared(NamedTuple):
-    """A window with at least one typed site, whatever the parameters. blocks: None if not asked for. cm: (t,) float64,
-    codes: (t, k) uint8, of the typed sites."""
+    """A window with at least one typed site, whatever the parameters. cm: (t,) float64, codes: (t, k) uint8, of the
+    typed sites."""
 
     queries: Queries
-    blocks: Blocks | None
+    blocks: Blocks
     cells: Cells
     cm: np.ndarray
     codes: np.ndarray
@@ -38,9 +38,8 @@ class Prepared(NamedTuple):
         return Model(np.append(0, switch).astype(np.float32), np.float32(err))
 
 
-def prepare(window: Window, threads: int, groups: bool = True) -> Prepared:
-    """threads: of the search for distinct haplotypes; the result does not depend on it. groups: whether typed sites are
-    cut into blocks, which ``run_passes`` needs."""
+def prepare(window: Window, threads: int) -> Prepared:
+    """threads: of the search for distinct haplotypes; the result does not depend on it."""
     k, rows = window.panel.k, window.panel.row_start()
     typed_rows = np.stack([rows[window.typed], rows[window.typed + 1]], axis=1)
     codes = np.zeros((len(typed_rows), k), np.uint8)
@@ -50,7 +49,7 @@ def prepare(window: Window, threads: int, groups: bool = True) -> Prepared:
     gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
     return Prepared(
         Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
-        collapse_typed(codes, max(MIN_GROUPS, k // HAPLOTYPES_PER_GROUP)) if groups else None,
+        collapse_typed(codes, max(MIN_GROUPS, k // HAPLOTYPES_PER_GROUP)),
         collapse_untyped(window.panel.bits, k, gap_start, gap_stop, threads),
         window.cm[window.typed],
         codes,
@@ -84,16 +83,20 @@ def run_passes(
     n, t = queries.observed.shape
     model, ranking = prepared.model(ne, err), ranking or Ranking.of(n, t, 1, 0)
     out = np.empty((n, len(queries.fraction)), np.float32)
+    work = lambda first, last: impute_range(first, last, queries, blocks, cells, model, ranking, out)  # noqa: E731
+    in_parts(work, n, threads, progress)
+    return out
+
+
+def in_parts(work: Callable[[int, int], None], n: int, threads: int, progress: Callable[[float], None]) -> None:
+    """Calls ``work`` with the ends of parts of range(n), several for each thread, which run side by side. progress:
+    called with the share that is done."""
     ends = np.linspace(0, n, min(n, CALLS_PER_THREAD * threads) + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        calls = [
-            pool.submit(impute_range, first, last, queries, blocks, cells, model, ranking, out)
-            for first, last in itertools.pairwise(ends)
-        ]
+        calls = [pool.submit(work, *pair) for pair in itertools.pairwise(ends)]
         for done, call in enumerate(calls, 1):
             call.result()
             progress(done / len(calls))
-    return out
 
 
 def observed_probability(p: np.ndarray, queries: Queries, first: int = 0) -> np.ndarray:

@@ -45,6 +45,21 @@ def add_to_ranks(who, weight, rank, met):
 
 
 @numba.njit(nogil=True)
+def insert(who, value, best, ranked, n):
+    """``who`` among the n of ``ranked`` (m,) that there are so far, by their values ``best`` (m,), highest first, where
+    there is room or they are lower. Returns how many there are now."""
+    m = len(ranked)
+    if n == m and not value > best[m - 1]:
+        return n
+    p = n if n < m else m - 1
+    while p and best[p - 1] < value:
+        best[p], ranked[p] = best[p - 1], ranked[p - 1]
+        p -= 1
+    best[p], ranked[p] = value, who
+    return min(n + 1, m)
+
+
+@numba.njit(nogil=True)
 def take_ranks(rank, met, best, ranked):
     """The haplotypes of highest ``rank`` (k,) into ``ranked`` (m,), highest first, and their ranks into ``best``; what
     is left of ``ranked`` is -1. Nobody has a rank afterwards."""
@@ -52,14 +67,7 @@ def take_ranks(rank, met, best, ranked):
     for i in range(1, met[0] + 1):
         value = rank[met[i]]
         rank[met[i]] = 0
-        if n == m and not value > best[m - 1]:
-            continue
-        p = n if n < m else m - 1
-        while p and best[p - 1] < value:
-            best[p], ranked[p] = best[p - 1], ranked[p - 1]
-            p -= 1
-        best[p], ranked[p] = value, met[i]
-        n = min(n + 1, m)
+        n = insert(met[i], value, best, ranked, n)
     for p in range(n, m):
         ranked[p] = -1
     met[0] = 0

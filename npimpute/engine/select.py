@@ -17,10 +17,6 @@ from .model_files import WEIGHTS, check_shapes, default_model, load_config, read
 
 log = logging.getLogger(__name__)
 
-# Panels of more haplotypes are copied from without clades, so that the default takes no more than a few times as long
-# as other programs. The network was not trained for that, but corrects Li-Stephens well too (figures: its card).
-MOST_WITH_CLADES = 6_000
-
 COPYING = {engine.name: engine for engine in (LiStephens, CladeCopying)}
 
 
@@ -73,7 +69,7 @@ def _npssm(config: RunConfig) -> Engine:
         device, reader = "cpu", WithoutLayers(tensors)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
-    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed, MOST_WITH_CLADES)
+    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed)
     return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed)
 
 
