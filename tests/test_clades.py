@@ -76,7 +76,11 @@ def expected_posterior(window, observed):
 
 
 @pytest.mark.parametrize(("k", "every"), [(40, 4), (17, 2), (300, 9), (40, 60)])
-def test_the_pass_equals_the_reference(k, every, monkeypatch):
+@pytest.mark.parametrize("sites", [None, 1, 7])
+def test_the_pass_equals_the_reference(k, every, sites, monkeypatch):
+    """sites: of which something is kept at a time, if not of all."""
+    if sites:
+        monkeypatch.setattr(clade_passes, "KEPT_BYTES", sites * clade_passes.KEPT_BYTES_EACH * k)
     monkeypatch.setattr(li_stephens, "BEYOND", 4)
     window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
     p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
@@ -164,6 +168,17 @@ def test_stretches_are_short_and_within_blocks():
     assert (np.diff(stretch) >= 0).all() and set(stretch) == set(range(stretch[-1] + 1))
     assert np.bincount(stretch).max() <= 8 and stretch[-1] + 1 < len(stretch) / 8 + len(blocks.order)
     assert len(blocks.order) > 3 and (np.diff(stretch)[blocks.site_start[1:-1] - 1] == 1).all()
+
+
+@pytest.mark.parametrize("m", [20, 90])
+def test_what_is_kept_at_a_time_does_not_matter(m, monkeypatch):
+    window, _ = make_window(np.random.default_rng(9), k=90, every=3, n=7)
+    monkeypatch.setattr(clade_passes, "ALL", m)
+    monkeypatch.setattr(clade_passes, "LIKELIEST", m)
+    whole = CladeCopying(NE, ERR).copying(window, 1, 6)
+    monkeypatch.setattr(clade_passes, "KEPT_BYTES", 5 * clade_passes.KEPT_BYTES_EACH * m)
+    part = CladeCopying(NE, ERR).copying(window, 1, 6)
+    assert part.p.tobytes() == whole.p.tobytes() and part.ranking.ends.tobytes() == whole.ranking.ends.tobytes()
 
 
 def test_those_that_take_part_are_the_likeliest(monkeypatch):

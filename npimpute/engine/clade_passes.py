@@ -36,6 +36,8 @@ from .tables import Blocks, Cells, Model, Queries
 
 # Of panels with more than so many haplotypes, so many take part.
 ALL, LIKELIEST = 1_024, 512
+# What is kept of typed sites takes so many bytes at most, of each haplotype at each of them so many.
+KEPT_BYTES, KEPT_BYTES_EACH = 64 << 20, 20
 # Haplotypes with less posterior at both sites are not ranked.
 LEAST_RANKED = np.float32(1e-4)
 
@@ -54,26 +56,30 @@ class CladeModel(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What one call works in, on one target. The m haplotypes that take part in a stretch have places 0..m-1 there."""
+    """What one call works in, on one target. The m haplotypes that take part in a stretch have places 0..m-1 there.
+
+    Of pieces of ``sites`` typed sites what is needed again on the way back is kept of one at a time, a row a site.
+    """
 
     who: np.ndarray  # (w, m) int32, haplotypes that take part in each stretch
     n_who: np.ndarray  # (w,) int64, how many
     before: np.ndarray  # (w, m) int32, their places in the stretch before, -1 where they take no part in it
     after: np.ndarray  # (w, m) int32, likewise in the one after
     place: np.ndarray  # (k,) int32, all -1 between calls
-    match: np.ndarray  # (t, m) probability of the target's allele
-    left: np.ndarray  # (t, m) uint16, in the gap after each site, clades of those that take part before it, renumbered
-    right: np.ndarray  # (t, m) uint16, likewise, of those that take part after it, if others do
-    share: np.ndarray  # (t, 2 m) one over the haplotypes of those clades
-    n_clades: np.ndarray  # (t,) int64, how many there are
+    entering: np.ndarray  # (pieces, m) forward probabilities at the first site of each piece, after the emission
+    forward: np.ndarray  # (sites, m) likewise at each site
+    sums: np.ndarray  # (sites,) their sums
+    match: np.ndarray  # (sites, m) probability of the target's allele
+    left: np.ndarray  # (sites, m) uint16, in the gap after each site, clades of those before it, renumbered
+    right: np.ndarray  # (sites, m) uint16, likewise of those after it, if others take part there
+    share: np.ndarray  # (sites, 2 m) one over the haplotypes of those clades
+    n_clades: np.ndarray  # (sites,) int64, how many there are
     number: np.ndarray  # (k,) int32, new numbers of clades; all -1 between gaps
-    forward: np.ndarray  # (t, m) forward probabilities after the emission
-    sums: np.ndarray  # (t,) their sums
+    mass: np.ndarray  # (2, 2 m) of clades, those at even and odd places
     backward: np.ndarray  # (2, m) before the emission, at a typed site and the one after it, in turns
     emitted: np.ndarray  # (m,) after it
     posterior: np.ndarray  # (2, m) as ``backward``
     scale: np.ndarray  # (2,) one over their sums
-    mass: np.ndarray  # (2, 2 m) of clades, those at even and odd places
     likely: np.ndarray  # (2, m) int32, haplotypes that matter at a typed site and the one after it, in turns
     places: np.ndarray  # (2, m) int32, their places
     n_likely: np.ndarray  # (2,) int64, how many
@@ -86,18 +92,19 @@ class Scratch(NamedTuple):
 
     @staticmethod
     def of(t: int, k: int, w: int, m: int, ranked: int) -> Scratch:
+        sites = min(t, max(1, KEPT_BYTES // (KEPT_BYTES_EACH * m)))
         floats = {
-            "match": (t, m), "share": (t, 2 * m), "forward": (t, m), "sums": (t,), "backward": (2, m), "emitted": (m,),
-            "posterior": (2, m), "scale": (2,), "mass": (2, 2 * m), "weight": (2, m), "alleles": (256,),
-            "classes": (k, 8), "rows": (256, 2), "best": (ranked,),
+            "entering": (-(-t // sites), m), "forward": (sites, m), "sums": (sites,), "match": (sites, m),
+            "share": (sites, 2 * m), "mass": (2, 2 * m), "backward": (2, m), "emitted": (m,), "posterior": (2, m),
+            "scale": (2,), "weight": (2, m), "alleles": (256,), "classes": (k, 8), "rows": (256, 2), "best": (ranked,),
         }  # fmt: skip
         numbers = {"who": (w, m), "before": (w, m), "after": (w, m), "likely": (2, m), "places": (2, m)}
-        lengths = {"n_who": w, "n_clades": t, "n_likely": 2, "counts": 2048}
+        lengths = {"n_who": w, "n_clades": sites, "n_likely": 2, "counts": 2048}
         return Scratch(
             place=np.full(k, -1, np.int32),
             number=np.full(k, -1, np.int32),
-            left=np.zeros((t, m), np.uint16),
-            right=np.zeros((t, m), np.uint16),
+            left=np.zeros((sites, m), np.uint16),
+            right=np.zeros((sites, m), np.uint16),
             **{name: np.zeros(shape, np.float32) for name, shape in floats.items()},
             **{name: np.zeros(shape, np.int32) for name, shape in numbers.items()},
             **{name: np.zeros(length, np.int64) for name, length in lengths.items()},
@@ -146,20 +153,20 @@ def _renumber(who, clade, share, number, n, out, share_out):
 
 
 @_jit
-def _find_clades(gap, stretch, clades, work):
-    """Fills ``left``, ``right``, ``share`` and ``n_clades`` of a gap."""
+def _find_clades(gap, row, stretch, clades, work):
+    """Fills ``left``, ``right``, ``share`` and ``n_clades``, at ``row``, of a gap."""
     clade, share = clades.clade[gap], clades.share[clades.start[gap] : clades.start[gap + 1]]
     w, there = stretch[gap], stretch[gap + 1]
     who, others = work.who[w, : work.n_who[w]], work.who[there, : work.n_who[there]]
-    n = _renumber(who, clade, share, work.number, 0, work.left[gap], work.share[gap])
+    n = _renumber(who, clade, share, work.number, 0, work.left[row], work.share[row])
     if there != w:
-        n = _renumber(others, clade, share, work.number, n, work.right[gap], work.share[gap])
+        n = _renumber(others, clade, share, work.number, n, work.right[row], work.share[row])
     for i in range(len(who)):
         work.number[clade[who[i]]] = -1
     if there != w:
         for i in range(len(others)):
             work.number[clade[others[i]]] = -1
-    work.n_clades[gap] = n
+    work.n_clades[row] = n
 
 
 @_jit
@@ -170,13 +177,13 @@ def _emissions(who, codes, observed, err, out):
 
 
 @_jit
-def _cross(x, total, clade, there, places, gap, k, model, work, out):
+def _cross(x, total, clade, there, places, gap, row, k, model, work, out):
     """From one side of a gap, where x has the sum ``total``, to the other, where that is 1 but for what those had who
     take no part there. clade: of those on this side, there: on the other; places: of the latter on this side, empty
-    where they are the same."""
-    n, n_clades = len(clade), work.n_clades[gap]
+    where they are the same. row: where what is kept of the gap is."""
+    n, n_clades = len(clade), work.n_clades[row]
     stays, inflow = (_ONE - model.switch[gap + 1]) / total, model.switch[gap + 1] / np.float32(k)
-    keep, drift, share = stays * (_ONE - model.drift[gap]), stays * model.drift[gap], work.share[gap]
+    keep, drift, share = stays * (_ONE - model.drift[gap]), stays * model.drift[gap], work.share[row]
     even, odd = work.mass[0, :n_clades], work.mass[1, :n_clades]
     even[:] = _ZERO
     odd[:] = _ZERO
@@ -199,21 +206,45 @@ def _cross(x, total, clade, there, places, gap, k, model, work, out):
 
 
 @_jit
-def _forward(observed, codes, stretch, model, work):
-    """Fills ``match``, ``forward`` and ``sums``."""
-    for t in range(len(observed)):
-        w, n = stretch[t], work.n_who[stretch[t]]
-        match, out = work.match[t, :n], work.forward[t, :n]
-        _emissions(work.who[w, :n], codes[t], observed[t], model.err, match)
-        if t == 0:
-            out[:] = match
-        else:
-            gap, before = t - 1, work.n_who[stretch[t - 1]]
-            x, clade, same = work.forward[gap, :before], work.left[gap, :before], w == stretch[gap]
-            there, places = (clade, work.before[w, :0]) if same else (work.right[gap, :n], work.before[w, :n])
-            _cross(x, work.sums[gap], clade, there, places, gap, codes.shape[1], model, work, out)
+def _step(t, row, k, stretch, model, work, out):
+    """Forward probabilities at typed site t before its emission, from the site before, at ``row`` of what is kept."""
+    w, n, before = stretch[t], work.n_who[stretch[t]], work.n_who[stretch[t - 1]]
+    x, clade, same = work.forward[row, :before], work.left[row, :before], w == stretch[t - 1]
+    there, places = (clade, work.before[w, :0]) if same else (work.right[row, :n], work.before[w, :n])
+    _cross(x, work.sums[row], clade, there, places, t - 1, row, k, model, work, out)
+
+
+@_jit
+def _forward(begin, end, observed, codes, stretch, model, clades, known, work):
+    """Fills what is kept of the typed sites begin..end-1, a piece, and of the gaps after them, unless these are
+    known."""
+    for t in range(begin, end):
+        row, n = t - begin, work.n_who[stretch[t]]
+        match, out = work.match[row, :n], work.forward[row, :n]
+        _emissions(work.who[stretch[t], :n], codes[t], observed[t], model.err, match)
+        if row:
+            _step(t, row - 1, codes.shape[1], stretch, model, work, out)
             _product(out, match, out)
-        work.sums[t] = _sum(out)
+        else:
+            out[:] = work.entering[begin // len(work.forward), :n]
+        work.sums[row] = _sum(out)
+        if t + 1 < len(observed) and not known:
+            _find_clades(t, row, stretch, clades, work)
+
+
+@_jit
+def _forward_all(observed, codes, stretch, model, clades, known, work):
+    """Fills ``entering``, and what is kept of the last piece."""
+    sites, n = len(work.forward), work.n_who[0]
+    _emissions(work.who[0, :n], codes[0], observed[0], model.err, work.entering[0])
+    for piece in range(len(work.entering)):
+        end = min((piece + 1) * sites, len(observed))
+        _forward(piece * sites, end, observed, codes, stretch, model, clades, known, work)
+        if end < len(observed):
+            n, out = work.n_who[stretch[end]], work.entering[piece + 1]
+            _step(end, sites - 1, codes.shape[1], stretch, model, work, out)
+            _emissions(work.who[stretch[end], :n], codes[end], observed[end], model.err, work.emitted)
+            _product(out[:n], work.emitted, out)
 
 
 @_jit
@@ -272,7 +303,7 @@ def _impute_gap(t, left, right, queries, cells, work, out):
 
 
 @_jit
-def _rank(t, left, right, stretch, ranking, q, work):
+def _rank(t, row, left, right, stretch, ranking, q, work):
     """The haplotypes of highest posterior at typed site t and the next one, highest first, and what the network sees of
     them. right: -1 where there is no next one."""
     w, n, posterior, scale = stretch[t], work.n_who[stretch[t]], work.posterior, work.scale
@@ -304,40 +335,41 @@ def _rank(t, left, right, stretch, ranking, q, work):
         place = i - n if i >= n else i if there == w else np.int64(work.after[w, i])
         ranked[rank] = work.who[there, i - n] if i >= n else work.who[w, i]
         if i < n:
-            ends[rank, 0], ends[rank, 1] = work.forward[t, i] / work.sums[t], posterior[left, i] * scale[left]
+            ends[rank, 0], ends[rank, 1] = work.forward[row, i] / work.sums[row], posterior[left, i] * scale[left]
         if right >= 0 and place >= 0:
             ends[rank, 2], ends[rank, 3] = work.backward[right, place], posterior[right, place] * scale[right]
 
 
 @_jit
-def _backward_site(t, q, observed, queries, codes, cells, stretch, model, ranking, work, out):
-    """All of typed site t and of the gap after it; then the backward probabilities at the site before."""
-    here, after, w = t % 2, (t + 1) % 2, stretch[t]
+def _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, ranking, work, out):
+    """All of typed site t, kept at ``row``, and of the gap after it, from what ``emitted`` has of the next one, on to
+    what it has of this one."""
+    here, after, w, k = t % 2, (t + 1) % 2, stretch[t], codes.shape[1]
     n, right = work.n_who[w], after if t + 1 < len(observed) else -1
     who, posterior, backward = work.who[w, :n], work.posterior[here, :n], work.backward[here, :n]
-    _product(work.forward[t, :n], backward, posterior)
+    if right < 0:
+        backward[:] = _ONE / np.float32(k)
+    else:
+        emitted, there = work.emitted[: work.n_who[stretch[t + 1]]], work.left[row, :n]
+        clade, places = there, work.after[w, :0]
+        if stretch[t + 1] != w:
+            clade, places = work.right[row, : len(emitted)], work.after[w, :n]
+        _cross(emitted, _sum(emitted), clade, there, places, t, row, k, model, work, backward)
+    _product(work.forward[row, :n], backward, posterior)
     work.scale[here] = _ONE / _sum(posterior)
-    row, end = queries.typed_rows[t, 0], queries.typed_rows[t, 1]
-    match = work.match[t, :n]
-    _leave_one_out(posterior, who, codes[t], observed[t], match, model.err, work.alleles, out[row:end])
+    first, last, match = queries.typed_rows[t, 0], queries.typed_rows[t, 1], work.match[row, :n]
+    _leave_one_out(posterior, who, codes[t], observed[t], match, model.err, work.alleles, out[first:last])
     if len(cells.row_start):
         work.n_likely[here] = _find_likely(
-            posterior, work.scale[here], who, codes.shape[1], work.likely[here], work.places[here], work.weight[here]
+            posterior, work.scale[here], who, k, work.likely[here], work.places[here], work.weight[here]
         )
         _impute_gap(t, here, right, queries, cells, work, out)
         if t == 0:
             _impute_gap(-1, -1, here, queries, cells, work, out)
         if ranking.haplotypes.shape[2]:
-            ranking.scale[q, 2, t] = work.scale[here] * work.sums[t]
-            _rank(t, here, right, stretch, ranking, q, work)
-    if t:
-        emitted = work.emitted[:n]
-        _product(backward, match, emitted)
-        gap, before, same = t - 1, stretch[t - 1], w == stretch[t - 1]
-        there = work.left[gap, : work.n_who[before]]
-        clade, places = (there, work.after[w, :0]) if same else (work.right[gap, :n], work.after[before, : len(there)])
-        total, out_before = _sum(emitted), work.backward[after]
-        _cross(emitted, total, clade, there, places, gap, codes.shape[1], model, work, out_before)
+            ranking.scale[q, 2, t] = work.scale[here] * work.sums[row]
+            _rank(t, row, here, right, stretch, ranking, q, work)
+    _product(backward, match, work.emitted)
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
@@ -345,8 +377,8 @@ def _impute_range(first, last, queries, codes, blocks, cells, whole, stretch, mo
     queries, blocks, cells, whole = Queries(*queries), Blocks(*blocks), Cells(*cells), Model(*whole)
     model, clades, ranking = CladeModel(*model), Clades(*clades), Ranking(*ranking)
     plain, work = tables.Scratch(*plain), Scratch(*work)
-    k, w = codes.shape[1], len(work.n_who)
-    everybody = w == 1 and work.who.shape[1] == k
+    k, pieces, sites = codes.shape[1], len(work.entering), len(work.forward)
+    everybody = len(work.n_who) == 1 and work.who.shape[1] == k
     if everybody:
         work.n_who[0] = k
         for j in range(k):
@@ -357,14 +389,15 @@ def _impute_range(first, last, queries, codes, blocks, cells, whole, stretch, mo
             scales = ranking.scale[q]
             find_likeliest(queries, observed, blocks, whole, plain, work.counts, scales, out[q], work.who, work.n_who)
             _find_places(work.who, work.n_who, work.before, work.after, work.place)
-        if q == first or not everybody:
-            for gap in range(len(observed) - 1):
-                _find_clades(gap, stretch, clades, work)
-        _forward(observed, codes, stretch, model, work)
-        for i in range(work.n_who[w - 1]):
-            work.backward[(len(observed) - 1) % 2, i] = _ONE / np.float32(k)
-        for t in range(len(observed) - 1, -1, -1):
-            _backward_site(t, q, observed, queries, codes, cells, stretch, model, ranking, work, out[q])
+        known = everybody and q > first and pieces == 1
+        _forward_all(observed, codes, stretch, model, clades, known, work)
+        for piece in range(pieces - 1, -1, -1):
+            begin, end = piece * sites, min((piece + 1) * sites, len(observed))
+            if piece < pieces - 1:
+                _forward(begin, end, observed, codes, stretch, model, clades, known, work)
+            for t in range(end - 1, begin - 1, -1):
+                row = t - begin
+                _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, ranking, work, out[q])
 
 
 def run_clade_passes(
