@@ -34,8 +34,8 @@ from .passes import Prepared, in_parts
 from .ranking import Ranking, insert
 from .tables import Blocks, Cells, Model, Queries
 
-# Of panels with more than so many haplotypes, so many take part.
-ALL, LIKELIEST = 1_024, 512
+# So many haplotypes of a panel take part at a site, at most.
+LIKELIEST = 1_024
 # What is kept of typed sites takes so many bytes at most, of each haplotype at each of them so many.
 KEPT_BYTES, KEPT_BYTES_EACH = 64 << 20, 20
 # Haplotypes with less posterior at both sites are not ranked.
@@ -417,7 +417,7 @@ def run_clade_passes(
     n, t = prepared.queries.observed.shape
     k = prepared.codes.shape[1]
     out = np.empty((n, len(prepared.queries.fraction)), np.float32)
-    stretch, m = (np.zeros(t, np.int64), k) if k <= ALL else (stretches(prepared.blocks), LIKELIEST)
+    stretch, m = (np.zeros(t, np.int64), k) if k <= LIKELIEST else (stretches(prepared.blocks), LIKELIEST)
     given = [tuple(table) for table in (prepared.blocks, prepared.cells, whole)]
     own = [tuple(table) for table in (model, clades, ranking)]
 

@@ -57,7 +57,7 @@ class CopyingDataConfig(ArrayConfig):
     hidden: int = 24
     typed: int = 128
     rows: int = 2500
-    ne_per_haplotype: tuple[float, float] = (45, 330)
+    ne_per_haplotype: tuple[float, float] = (34, 250)
     err: tuple[float, float] = (1e-3, 2e-3)
     calibrate: tuple[int, int] = (200, 2000)
     uncalibrated: float = 0.2
