@@ -189,15 +189,21 @@ def test_those_that_take_part_are_the_likeliest(monkeypatch):
     assert (few.haplotypes == whole.haplotypes[:, :, :1]).any(axis=2)[sure].mean() > 0.97
 
 
-@pytest.mark.parametrize("k", [40, 300])
-def test_with_all_that_matter_it_is_the_pass_over_all(k, monkeypatch):
-    window, _ = make_window(np.random.default_rng(k), k=k, every=5, n=15, missing=0.05)
+def test_with_all_that_matter_it_is_the_pass_over_all(monkeypatch):
+    window, _ = make_window(np.random.default_rng(300), k=300, every=5, n=15, missing=0.05)
     whole = CladeCopying(NE, ERR).copying(window, 1, 6)
-    monkeypatch.setattr(clade_passes, "LIKELIEST", k - 1)
+    monkeypatch.setattr(clade_passes, "LIKELIEST", 299)
     part = CladeCopying(NE, ERR).copying(window, 1, 6)
     assert np.abs(part.p - whole.p).mean() < 1e-4 and np.abs(part.p - whole.p).max() < 0.03
     assert (part.ranking.haplotypes == whole.ranking.haplotypes).mean() > 0.95
     np.testing.assert_allclose(np.sort(part.ranking.ends, axis=2), np.sort(whole.ranking.ends, axis=2), atol=5e-2)
+
+
+def test_where_all_are_alike_those_that_take_part_stand_for_all(monkeypatch):
+    window, _ = make_window(np.random.default_rng(15), k=600, every=8, n=3, multi=False, missing=1.0)
+    monkeypatch.setattr(clade_passes, "LIKELIEST", 100)
+    p, frequency = CladeCopying(NE, ERR).impute(window), dense(window).mean(axis=1)
+    assert np.abs(p - frequency).mean() < 0.01 and np.abs(p - frequency).max() < 0.05
 
 
 def test_with_few_of_a_large_panel_it_is_about_as_good(monkeypatch):
@@ -210,14 +216,14 @@ def test_with_few_of_a_large_panel_it_is_about_as_good(monkeypatch):
     assert errors[1] == pytest.approx(errors[0], rel=0.05)
 
 
-@pytest.mark.parametrize("most", [None, 29, 20])
+@pytest.mark.parametrize("most", [None, 20])
 def test_the_first_and_last_rows_and_one_typed_site(most, monkeypatch):
     window, _ = make_window(np.random.default_rng(13), k=30, every=160, n=3)
     assert len(window.typed) == 1
     if most:
         monkeypatch.setattr(clade_passes, "LIKELIEST", most)
     p = CladeCopying(NE, ERR).impute(window)
-    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=1e-4 if most != 20 else 0.3)
+    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=0.3 if most else 1e-4)
 
 
 def test_longer_stretches_are_refused():

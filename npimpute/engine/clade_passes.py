@@ -9,12 +9,14 @@ nothing of what is imputed there.
 
 In a small panel all haplotypes take part everywhere. In a larger one only those do, stretch by stretch, that exact
 Li-Stephens finds likeliest there, which costs less than a pass over all that knows clades, and loses nothing (figures:
-docs/benchmarks.md): what a haplotype had, who takes no part in the next stretch, is shared out among the others.
+docs/method.md): what a haplotype had,
+who takes no part in the next stretch, is shared out among the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numba
@@ -22,20 +24,14 @@ import numpy as np
 
 from . import tables
 from .clades import Clades
-from .forward_backward import (
-    MAX_DROPPED,
-    MIN_POSTERIOR,
-    find_likeliest,
-    pour_side,
-    spell_classes,
-    stretches,
-)
+from .forward_backward import MAX_DROPPED, MIN_POSTERIOR, find_likeliest, pour_side, spell_classes, stretches
 from .passes import Prepared, in_parts
 from .ranking import Ranking, insert
 from .tables import Blocks, Cells, Model, Queries
 
-# So many haplotypes of a panel take part at a site, at most.
-LIKELIEST = 1_024
+# So many haplotypes of a panel take part at a site, at most, unless they have less than this share of the posterior
+# somewhere: then all do.
+LIKELIEST, LEAST_SHARE = 1_024, 0.8
 # What is kept of typed sites takes so many bytes at most, of each haplotype at each of them so many.
 KEPT_BYTES, KEPT_BYTES_EACH = 64 << 20, 20
 # Haplotypes with less posterior at both sites are not ranked.
@@ -373,7 +369,25 @@ def _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, r
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
-def _impute_range(first, last, queries, codes, blocks, cells, whole, stretch, model, clades, ranking, plain, work, out):
+def _impute_range(
+    first,
+    last,
+    queries,
+    codes,
+    blocks,
+    cells,
+    whole,
+    stretch,
+    model,
+    clades,
+    ranking,
+    least_share,
+    plain,
+    work,
+    shares,
+    out,
+):
+    """Of targets for whom fewer than all would not do, only fills ``shares`` (n,)."""
     queries, blocks, cells, whole = Queries(*queries), Blocks(*blocks), Cells(*cells), Model(*whole)
     model, clades, ranking = CladeModel(*model), Clades(*clades), Ranking(*ranking)
     plain, work = tables.Scratch(*plain), Scratch(*work)
@@ -387,7 +401,10 @@ def _impute_range(first, last, queries, codes, blocks, cells, whole, stretch, mo
         observed = queries.observed[q]
         if not everybody:
             scales = ranking.scale[q]
-            find_likeliest(queries, observed, blocks, whole, plain, work.counts, scales, out[q], work.who, work.n_who)
+            who = work.who, work.n_who
+            shares[q] = find_likeliest(queries, observed, blocks, whole, plain, work.counts, scales, out[q], *who)
+            if shares[q] < least_share:
+                continue
             _find_places(work.who, work.n_who, work.before, work.after, work.place)
         known = everybody and q > first and pieces == 1
         _forward_all(observed, codes, stretch, model, clades, known, work)
@@ -416,16 +433,21 @@ def run_clade_passes(
     """
     n, t = prepared.queries.observed.shape
     k = prepared.codes.shape[1]
-    out = np.empty((n, len(prepared.queries.fraction)), np.float32)
-    stretch, m = (np.zeros(t, np.int64), k) if k <= LIKELIEST else (stretches(prepared.blocks), LIKELIEST)
-    given = [tuple(table) for table in (prepared.blocks, prepared.cells, whole)]
-    own = [tuple(table) for table in (model, clades, ranking)]
+    out, shares = np.empty((n, len(prepared.queries.fraction)), np.float32), np.ones(n, np.float32)
+    given = [tuple(prepared.queries), prepared.codes, *map(tuple, (prepared.blocks, prepared.cells, whole))]
+    own = [*map(tuple, (model, clades, ranking)), np.float32(LEAST_SHARE)]
+    everybody = np.zeros(t, np.int64)
+    some = everybody if k <= LIKELIEST else stretches(prepared.blocks)
 
     def work(first: int, last: int) -> None:
-        plain = tables.Scratch.of(prepared.blocks)
-        scratch = Scratch.of(t, k, int(stretch[-1]) + 1, m, ranking.haplotypes.shape[2])
-        queries, codes = tuple(prepared.queries), prepared.codes
-        _impute_range(first, last, queries, codes, *given, stretch, *own, tuple(plain), tuple(scratch), out)
+        plain = tuple(tables.Scratch.of(prepared.blocks))
+        room = partial(Scratch.of, t, k, ranked=ranking.haplotypes.shape[2])
+        scratch = tuple(room(int(some[-1]) + 1, min(k, LIKELIEST)))
+        _impute_range(first, last, *given, some, *own, plain, scratch, shares, out)
+        flat = first + np.flatnonzero(shares[first:last] < LEAST_SHARE)
+        scratch = tuple(room(1, k)) if len(flat) else scratch
+        for q in flat:
+            _impute_range(q, q + 1, *given, everybody, *own, plain, scratch, shares, out)
 
     in_parts(work, n, threads, progress)
     return out

@@ -395,8 +395,12 @@ def stretches(blocks: Blocks) -> np.ndarray:
 
 @_jit
 def _take_highest(who, score, n, counts, out):
-    """Those of the n haplotypes ``who`` with the highest scores, as many as ``out`` takes, into it; returns how many.
-    What scores within an eighth of each other counts as equal, and goes by order. counts: (2048,)"""
+    """Those of the n haplotypes ``who`` with the highest scores, as many as ``out`` takes, into it; returns how many,
+    and about their share of all scores. counts: (2048,)
+
+    What scores within an eighth of each other counts as equal: of those that are too many every so manieth is taken, so
+    that they stand for all.
+    """
     bits = score.view(np.int32)
     _fill(counts, 0)
     for i in range(n):
@@ -405,14 +409,21 @@ def _take_highest(who, score, n, counts, out):
     while bucket > 0 and taken + counts[bucket] <= len(out):
         taken += counts[bucket]
         bucket -= 1
-    equal, taken = len(out) - taken, 0
+    room, equal, part, taken = len(out) - taken, counts[bucket], 0, 0
     for i in range(n):
         here = bits[i] >> 20
-        if here > bucket or (here == bucket and equal > 0):
-            equal -= here == bucket
+        if here == bucket:
+            part += room
+        if here > bucket or (here == bucket and part >= equal):
+            part -= equal if here == bucket else 0
             out[taken] = who[i]
             taken += 1
-    return taken
+    above, among = np.float32(0), np.float32(0)
+    for i in range(n):
+        above += score[i] if bits[i] >> 20 > bucket else np.float32(0)
+        among += score[i] if bits[i] >> 20 == bucket else np.float32(0)
+    among *= np.float32(min(room, equal)) / np.float32(max(equal, 1))
+    return taken, (above + among) / _sum(score[:n])
 
 
 @_jit_inline
@@ -438,22 +449,24 @@ def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
 @_jit
 def find_likeliest(queries, observed, blocks, model, work, counts, scales, loo, out, n_out):
     """Panel haplotypes that have the most posterior at some site of a stretch (``stretches``), at most m of them, in
-    any order.
+    any order. Returns their share of what all have, in the stretch where that is least.
 
     observed: (t,) of one target. counts: (2048,) int64, scales: (3, t) and loo: (r,) float32 are overwritten. out:
     (w, m) int32; n_out: (w,) int64, how many.
     """
     _forward(blocks, observed, model, work, scales[0])
     _fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
-    w = len(n_out)
+    w, least = len(n_out), np.float32(1)
     for i in range(len(blocks.order) - 1, -1, -1):
         start = _enter_block(i, queries, observed, blocks, model, work, scales, loo)
         first, last = blocks.site_start[i], blocks.site_start[i + 1]
         for stop in range(last, first, -STRETCH):
             w -= 1
             low = max(0, stop - STRETCH - first)
-            n_out[w] = _likeliest_of_stretch(i, blocks, start, low, stop - first, work, counts, out[w])
+            n_out[w], share = _likeliest_of_stretch(i, blocks, start, low, stop - first, work, counts, out[w])
+            least = min(least, share)
         _leave_block(i, blocks, work)
+    return least
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
