@@ -33,7 +33,7 @@ from .tables import Blocks, Cells, Model, Queries
 # somewhere: then all do.
 LIKELIEST, LEAST_SHARE = 1_024, 0.8
 # What is kept of typed sites takes so many bytes at most, of each haplotype at each of them so many.
-KEPT_BYTES, KEPT_BYTES_EACH = 64 << 20, 20
+KEPT_BYTES, KEPT_BYTES_EACH = 64 << 20, 24
 # Haplotypes with less posterior at both sites are not ranked.
 LEAST_RANKED = np.float32(1e-4)
 
@@ -66,8 +66,8 @@ class Scratch(NamedTuple):
     forward: np.ndarray  # (sites, m) likewise at each site
     sums: np.ndarray  # (sites,) their sums
     match: np.ndarray  # (sites, m) probability of the target's allele
-    left: np.ndarray  # (sites, m) uint16, in the gap after each site, clades of those before it, renumbered
-    right: np.ndarray  # (sites, m) uint16, likewise of those after it, if others take part there
+    left: np.ndarray  # (sites, m) int32, in the gap after each site, clades of those before it, renumbered
+    right: np.ndarray  # (sites, m) int32, likewise of those after it, if others take part there
     share: np.ndarray  # (sites, 2 m) one over the haplotypes of those clades
     n_clades: np.ndarray  # (sites,) int64, how many there are
     number: np.ndarray  # (k,) int32, new numbers of clades; all -1 between gaps
@@ -95,12 +95,11 @@ class Scratch(NamedTuple):
             "scale": (2,), "weight": (2, m), "alleles": (256,), "classes": (k, 8), "rows": (256, 2), "best": (ranked,),
         }  # fmt: skip
         numbers = {"who": (w, m), "before": (w, m), "after": (w, m), "likely": (2, m), "places": (2, m)}
+        numbers |= {"left": (sites, m), "right": (sites, m)}
         lengths = {"n_who": w, "n_clades": sites, "n_likely": 2, "counts": 2048}
         return Scratch(
             place=np.full(k, -1, np.int32),
             number=np.full(k, -1, np.int32),
-            left=np.zeros((sites, m), np.uint16),
-            right=np.zeros((sites, m), np.uint16),
             **{name: np.zeros(shape, np.float32) for name, shape in floats.items()},
             **{name: np.zeros(shape, np.int32) for name, shape in numbers.items()},
             **{name: np.zeros(length, np.int64) for name, length in lengths.items()},
