@@ -8,10 +8,10 @@ from test_blocks import dense
 from test_copying import every
 from test_engine import make_window
 
-from npimpute.engine import clade_passes, li_stephens, reference
+from npimpute.engine import clade_passes, clade_tables, li_stephens, reference
 from npimpute.engine.clades import find_clades
-from npimpute.engine.forward_backward import stretches
 from npimpute.engine.li_stephens import CladeCopying, LiStephens
+from npimpute.engine.likeliest import stretches
 from npimpute.engine.passes import prepare
 from npimpute.errors import ConfigError
 
@@ -80,7 +80,7 @@ def expected_posterior(window, observed):
 def test_the_pass_equals_the_reference(k, every, sites, monkeypatch):
     """sites: of which something is kept at a time, if not of all."""
     if sites:
-        monkeypatch.setattr(clade_passes, "KEPT_BYTES", sites * clade_passes.KEPT_BYTES_EACH * k)
+        monkeypatch.setattr(clade_tables, "KEPT_BYTES", sites * clade_tables.KEPT_BYTES_EACH * k)
     monkeypatch.setattr(li_stephens, "BEYOND", 4)
     window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
     p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
@@ -174,7 +174,7 @@ def test_what_is_kept_at_a_time_does_not_matter(m, monkeypatch):
     window, _ = make_window(np.random.default_rng(9), k=90, every=3, n=7)
     monkeypatch.setattr(clade_passes, "LIKELIEST", m)
     whole = CladeCopying(NE, ERR).copying(window, 1, 6)
-    monkeypatch.setattr(clade_passes, "KEPT_BYTES", 5 * clade_passes.KEPT_BYTES_EACH * m)
+    monkeypatch.setattr(clade_tables, "KEPT_BYTES", 5 * clade_tables.KEPT_BYTES_EACH * m)
     part = CladeCopying(NE, ERR).copying(window, 1, 6)
     assert part.p.tobytes() == whole.p.tobytes() and part.ranking.ends.tobytes() == whole.ranking.ends.tobytes()
 

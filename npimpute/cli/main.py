@@ -94,6 +94,8 @@ def main() -> None:
             case click.UsageError():
                 command = error.ctx.command_path if error.ctx else "npimpute"
                 _stop(f"{error.format_message()} ({command} --help)", 2)
+            case KeyboardInterrupt() | click.Abort():
+                _stop(f"interrupted; {_left()}", 130)
             case NpimputeError():
                 _stop(str(error), 2)
             case MemoryError():

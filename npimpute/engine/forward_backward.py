@@ -14,12 +14,11 @@ Source: Li & Stephens 2003, Genetics 165:2213, appendix A (the model); Das et al
 
 from __future__ import annotations
 
-import itertools
-
 import numba
 import numpy as np
 
 from .ranking import Ranking, add_to_ranks, take_ranks
+from .spelling import pour, pour_side, spell_classes
 from .tables import Blocks, Cells, Model, Queries, Scratch
 
 # A haplotype with less posterior than both of these is left out of a dosage and its share given to the others:
@@ -42,7 +41,7 @@ _jit_inline = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", in
 
 
 @_jit
-def _fill(x, value):
+def fill(x, value):
     for i in range(len(x)):
         x[i] = value
 
@@ -59,7 +58,7 @@ def _emit(alleles, observed, model, m, c, m_out, c_out):
 
 
 @_jit
-def _sum(x):
+def add_up(x):
     s = np.float32(0)
     for i in range(len(x)):
         s += x[i]
@@ -95,7 +94,7 @@ def _spell_out(x, start, m, c, out):
 @_jit
 def _group_sums(x, start, total):
     for g in range(len(start) - 1):
-        total[g] = _sum(x[start[g] : start[g + 1]])
+        total[g] = add_up(x[start[g] : start[g + 1]])
 
 
 @_jit
@@ -124,8 +123,8 @@ def _forward_block(blocks, i, start, size, observed, model, work, scales):
     _group_sums(work.entering[i], start, work.sums[0])
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
     between_m, between_c = work.between[0, :n], work.between[1, :n]
-    _fill(between_m, np.float32(1))
-    _fill(between_c, np.float32(0))
+    fill(between_m, np.float32(1))
+    fill(between_c, np.float32(0))
     for t in range(first, last):
         m, c = work.forward[0, t - first, :n], work.forward[1, t - first, :n]
         here = blocks.alleles[blocks.allele_start[t] : blocks.allele_start[t] + n]
@@ -137,10 +136,10 @@ def _forward_block(blocks, i, start, size, observed, model, work, scales):
 
 
 @_jit_inline
-def _forward(blocks, observed, model, work, scales):
+def forward_blocks(blocks, observed, model, work, scales):
     """Fills ``entering`` for every block."""
     k = len(work.spelled)
-    _fill(work.entering[0], np.float32(1) / np.float32(k))
+    fill(work.entering[0], np.float32(1) / np.float32(k))
     for i in range(len(blocks.order) - 1):
         start, size = _group_layout(blocks, i)
         _forward_block(blocks, i, start, size, observed, model, work, scales)
@@ -159,7 +158,7 @@ def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     x, y, xy, mass = work.sums[0], work.sums[1], work.sums[2], work.sums[5]
     for g in range(len(size)):
         mass[g] = mb[g] * (xy[g] * m[g] + y[g] * c[g]) + cb[g] * (x[g] * m[g] + size[g] * c[g])
-    z = _sum(mass[: len(size)])
+    z = add_up(mass[: len(size)])
     total = np.float32(0)
     for a in range(len(out)):
         s = np.float32(0)
@@ -180,8 +179,8 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, sca
     ``out``; ``spelled`` is then what enters block i - 1 from the right."""
     n, k = len(size), len(work.leaving)
     first, last = blocks.site_start[i], blocks.site_start[i + 1]
-    _fill(work.backward[0, last - first, :n], np.float32(1))
-    _fill(work.backward[1, last - first, :n], np.float32(0))
+    fill(work.backward[0, last - first, :n], np.float32(1))
+    fill(work.backward[1, last - first, :n], np.float32(0))
     for t in range(last - 1, first - 1, -1):
         s = t - first
         mb, cb = work.backward[0, s + 1, :n], work.backward[1, s + 1, :n]
@@ -204,11 +203,11 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, sca
 
 
 @_jit_inline
-def _find_most(n_groups, first, last, work):
+def find_most(n_groups, first, last, work):
     """Fills ``most`` for the sites first..last-1 of the block."""
     most = work.most
     for kind in range(4):
-        _fill(most[kind], np.float32(0))
+        fill(most[kind], np.float32(0))
     for s in range(first, last):
         scale = np.float32(1) / work.z[s]
         m, c = work.forward[0, s, :n_groups], work.forward[1, s, :n_groups]
@@ -225,7 +224,7 @@ def _find_likely(i, blocks, start, first, last, work):
     """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y, group
     by group; groups without any are passed over."""
     n_groups, n, n_active, most = len(start) - 1, 0, 0, work.most
-    _find_most(n_groups, first, last, work)
+    find_most(n_groups, first, last, work)
     bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
     x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
     who, x_out, y_out = work.who[work.n_who[2]], work.xy[0], work.xy[1]
@@ -254,72 +253,9 @@ def _weigh_likely(s, n_active, weight, work):
         mb, cb = work.backward[0, s + 1, g], work.backward[1, s + 1, g]
         for p in range(work.active_start[a], work.active_start[a + 1]):
             weight[p] = (x[p] * m + c) * (y[p] * mb + cb)
-    scale = np.float32(1) / _sum(weight[:n])
+    scale = np.float32(1) / add_up(weight[:n])
     for p in range(n):
         weight[p] *= scale
-
-
-@_jit
-def pour(who, left, right, classes, cell, mass):
-    """Adds the posterior of likely haplotypes on both sides of a cell to their classes' mass.
-
-    Neighbours often share a class, and an addition must wait for the last one to the same number: four lanes.
-    """
-    n = len(who)
-    whole = n - n % 4
-    for p in range(0, whole, 4):
-        v0, v1 = np.int64(classes[who[p], cell]), np.int64(classes[who[p + 1], cell])
-        v2, v3 = np.int64(classes[who[p + 2], cell]), np.int64(classes[who[p + 3], cell])
-        mass[v0, 0] += left[p]
-        mass[v0, 1] += right[p]
-        mass[v1, 2] += left[p + 1]
-        mass[v1, 3] += right[p + 1]
-        mass[v2, 4] += left[p + 2]
-        mass[v2, 5] += right[p + 2]
-        mass[v3, 6] += left[p + 3]
-        mass[v3, 7] += right[p + 3]
-    for p in range(whole, n):
-        v = np.int64(classes[who[p], cell])
-        mass[v, 0] += left[p]
-        mass[v, 1] += right[p]
-
-
-@_jit
-def pour_side(who, weight, side, classes, cell, mass):
-    """``pour`` on one side."""
-    n = len(who)
-    whole = n - n % 4
-    for p in range(0, whole, 4):
-        mass[classes[who[p], cell], side] += weight[p]
-        mass[classes[who[p + 1], cell], side + 2] += weight[p + 1]
-        mass[classes[who[p + 2], cell], side + 4] += weight[p + 2]
-        mass[classes[who[p + 3], cell], side + 6] += weight[p + 3]
-    for p in range(whole, n):
-        mass[classes[who[p], cell], side] += weight[p]
-
-
-@_jit
-def spell_classes(cell, cells, fraction, mass, rows, out):
-    """ALT probabilities of a cell's rows into ``out`` (r,) from the mass of its classes, which is 0 afterwards. rows:
-    see ``Scratch``.
-
-    Linear in genetic distance, as in IMPUTE2 and Beagle (Browning, Zhou & Browning 2018, AJHG 103:338).
-    """
-    first, n_rows = cells.row_start[cell], cells.row_stop[cell] - cells.row_start[cell]
-    base = cells.class_start[cell]
-    for r in range(n_rows):
-        rows[r, 0] = rows[r, 1] = np.float32(0)
-    for v in range(cells.class_start[cell + 1] - base):
-        left = (mass[v, 0] + mass[v, 2]) + (mass[v, 4] + mass[v, 6])
-        right = (mass[v, 1] + mass[v, 3]) + (mass[v, 5] + mass[v, 7])
-        if left + right > 0:
-            _fill(mass[v], np.float32(0))
-            for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
-                rows[cells.entries[e], 0] += left
-                rows[cells.entries[e], 1] += right
-    for r in range(n_rows):
-        f = fraction[first + r]
-        out[first + r] = (np.float32(1) - f) * rows[r, 0] + f * rows[r, 1]
 
 
 @_jit_inline
@@ -352,7 +288,7 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size,
 
 
 @_jit_inline
-def _enter_block(i, queries, observed, blocks, model, work, scales, out):
+def enter_block(i, queries, observed, blocks, model, work, scales, out):
     """All of block i that single haplotypes follow from; coming from its right end. Returns its groups' layout."""
     start, group_size = _group_layout(blocks, i)
     _forward_block(blocks, i, start, group_size, observed, model, work, scales[0])
@@ -363,7 +299,7 @@ def _enter_block(i, queries, observed, blocks, model, work, scales, out):
 
 
 @_jit_inline
-def _leave_block(i, blocks, work):
+def leave_block(i, blocks, work):
     """``leaving`` is then that of block i - 1."""
     if i:
         target = blocks.from_previous[i]
@@ -374,99 +310,13 @@ def _leave_block(i, blocks, work):
 @_jit_inline
 def _backward_block(i, queries, observed, blocks, cells, model, work, size, ranked, scales, out):
     """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
-    start = _enter_block(i, queries, observed, blocks, model, work, scales, out)
+    start = enter_block(i, queries, observed, blocks, model, work, scales, out)
     if len(cells.row_start):
         first, last = blocks.site_start[i], blocks.site_start[i + 1]
         for stop in range(last, first, -STRETCH):
             low = max(first, stop - STRETCH)
             _untyped_stretch(i, blocks, start, low, stop, cells, queries.fraction, work, size, ranked, out)
-    _leave_block(i, blocks, work)
-
-
-def stretches(blocks: Blocks) -> np.ndarray:
-    """(t,) int64: which of the stretches that ``find_likeliest`` tells of each typed site is in."""
-    starts = [
-        stop - STRETCH if stop - STRETCH > first else first
-        for first, last in itertools.pairwise(blocks.site_start)
-        for stop in range(last, first, -STRETCH)
-    ]
-    return np.searchsorted(np.sort(starts), np.arange(blocks.site_start[-1]), side="right") - 1
-
-
-@_jit
-def _take_highest(who, score, n, counts, out):
-    """Those of the n haplotypes ``who`` with the highest scores, as many as ``out`` takes, into it; returns how many,
-    and about their share of all scores. counts: (2048,)
-
-    What scores within an eighth of each other counts as equal: of those that are too many every so manieth is taken, so
-    that they stand for all.
-    """
-    bits = score.view(np.int32)
-    _fill(counts, 0)
-    for i in range(n):
-        counts[bits[i] >> 20] += 1
-    bucket, taken = len(counts) - 1, 0
-    while bucket > 0 and taken + counts[bucket] <= len(out):
-        taken += counts[bucket]
-        bucket -= 1
-    room, equal, part, taken = len(out) - taken, counts[bucket], 0, 0
-    for i in range(n):
-        here = bits[i] >> 20
-        if here == bucket:
-            part += room
-        if here > bucket or (here == bucket and part >= equal):
-            part -= equal if here == bucket else 0
-            out[taken] = who[i]
-            taken += 1
-    above, among = np.float32(0), np.float32(0)
-    for i in range(n):
-        above += score[i] if bits[i] >> 20 > bucket else np.float32(0)
-        among += score[i] if bits[i] >> 20 == bucket else np.float32(0)
-    among *= np.float32(min(room, equal)) / np.float32(max(equal, 1))
-    return taken, (above + among) / _sum(score[:n])
-
-
-@_jit_inline
-def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
-    """``find_likeliest`` for the sites first..last-1 of block i."""
-    n_groups, n, most = len(start) - 1, 0, work.most
-    _find_most(n_groups, first, last, work)
-    bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
-    x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
-    who, score = work.who[0], work.rank[0]
-    for g in range(n_groups):
-        mm, mc, cm, cc = most[0, g], most[1, g], most[2, g], most[3, g]
-        if x_max[g] * y_max[g] * mm + x_max[g] * mc + y_max[g] * cm + cc <= bound:
-            continue
-        for p in range(start[g], start[g + 1]):
-            value = x[p] * y[p] * mm + x[p] * mc + y[p] * cm + cc
-            if value > bound:
-                who[n], score[n] = order[p], value
-                n += 1
-    return _take_highest(who, score, n, counts, out)
-
-
-@_jit
-def find_likeliest(queries, observed, blocks, model, work, counts, scales, loo, out, n_out):
-    """Panel haplotypes that have the most posterior at some site of a stretch (``stretches``), at most m of them, in
-    any order. Returns their share of what all have, in the stretch where that is least.
-
-    observed: (t,) of one target. counts: (2048,) int64, scales: (3, t) and loo: (r,) float32 are overwritten. out:
-    (w, m) int32; n_out: (w,) int64, how many.
-    """
-    _forward(blocks, observed, model, work, scales[0])
-    _fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
-    w, least = len(n_out), np.float32(1)
-    for i in range(len(blocks.order) - 1, -1, -1):
-        start = _enter_block(i, queries, observed, blocks, model, work, scales, loo)
-        first, last = blocks.site_start[i], blocks.site_start[i + 1]
-        for stop in range(last, first, -STRETCH):
-            w -= 1
-            low = max(0, stop - STRETCH - first)
-            n_out[w], share = _likeliest_of_stretch(i, blocks, start, low, stop - first, work, counts, out[w])
-            least = min(least, share)
-        _leave_block(i, blocks, work)
-    return least
+    leave_block(i, blocks, work)
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
@@ -475,9 +325,9 @@ def _impute_range(first, last, queries, blocks, cells, model, ranking, work, out
     model, ranking, work = Model(*model), Ranking(*ranking), Scratch(*work)
     for q in range(first, last):
         observed, ranked, scales = queries.observed[q], ranking.haplotypes[q], ranking.scale[q]
-        _forward(blocks, observed, model, work, scales[0])
-        _fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
-        _fill(work.n_who, 0)
+        forward_blocks(blocks, observed, model, work, scales[0])
+        fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
+        fill(work.n_who, 0)
         for i in range(len(blocks.order) - 1, -1, -1):
             _backward_block(i, queries, observed, blocks, cells, model, work, ranking.size, ranked, scales, out[q])
 

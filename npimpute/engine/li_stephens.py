@@ -15,7 +15,8 @@ import numpy as np
 from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
-from .clade_passes import CladeModel, run_clade_passes
+from .clade_passes import run_clade_passes
+from .clade_tables import CladeModel
 from .clades import find_clades
 from .copying import Copying, CopyingConfig
 from .parameters import START_ERR, START_NE, estimate
