@@ -9,14 +9,12 @@ nothing of what is imputed there.
 
 In a small panel all haplotypes take part everywhere. In a larger one only those do, stretch by stretch, that exact
 Li-Stephens finds likeliest there, which costs less than a pass over all that knows clades, and loses nothing (figures:
-docs/method.md): what a haplotype had,
-who takes no part in the next stretch, is shared out among the others.
+docs/method.md): what a haplotype had that takes no part in the next stretch is shared out among those who do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numba
 import numpy as np
@@ -24,12 +22,12 @@ import numpy as np
 from . import tables
 from .clade_tables import CladeModel, Scratch
 from .clades import Clades
-from .forward_backward import MAX_DROPPED, MIN_POSTERIOR
+from .forward_backward import add_up, negligible
 from .likeliest import find_likeliest, stretches
 from .passes import Prepared, in_parts
 from .ranking import Ranking, insert
 from .spelling import pour_side, spell_classes
-from .tables import Blocks, Cells, Model, Queries
+from .tables import Cells, Model, Queries
 
 # So many haplotypes of a panel take part at a site, at most, unless they have less than this share of the posterior
 # somewhere: then all do.
@@ -40,14 +38,6 @@ LEAST_RANKED = np.float32(1e-4)
 # As in forward_backward: no loop that sums may also store.
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 _ONE, _ZERO = np.float32(1), np.float32(0)
-
-
-@_jit
-def _sum(x):
-    total = _ZERO
-    for i in range(len(x)):
-        total += x[i]
-    return total
 
 
 @_jit
@@ -158,7 +148,7 @@ def _forward(begin, end, observed, codes, stretch, model, clades, known, work):
             _product(out, match, out)
         else:
             out[:] = work.entering[begin // len(work.forward), :n]
-        work.sums[row] = _sum(out)
+        work.sums[row] = add_up(out)
         if t + 1 < len(observed) and not known:
             _find_clades(t, row, stretch, clades, work)
 
@@ -205,11 +195,11 @@ def _leave_one_out(posterior, who, codes, observed, match, err, alleles, out):
 @_jit
 def _find_likely(posterior, scale, who, k, likely, places, weight):
     """Haplotypes that matter, and their posterior with a sum of 1; returns how many."""
-    bound, n = np.float32(min(MAX_DROPPED / k, MIN_POSTERIOR)) / scale, 0
+    bound, n = negligible(k) / scale, 0
     for i in range(len(who)):
         likely[n], places[n], weight[n] = who[i], i, posterior[i]  # stays only if it is counted
         n += posterior[i] > bound
-    scale = _ONE / _sum(weight[:n])
+    scale = _ONE / add_up(weight[:n])
     for i in range(n):
         weight[i] *= scale
     return n
@@ -249,7 +239,7 @@ def _rank(t, row, left, right, stretch, ranking, q, work):
         if score > LEAST_RANKED:
             found = insert(i, score, work.best, ranked, found)
     if right >= 0:
-        bound = np.float32(min(MAX_DROPPED / len(work.place), MIN_POSTERIOR)) / scale[left]
+        bound = negligible(len(work.place)) / scale[left]
         for a in range(work.n_likely[right]):
             i = np.int64(work.places[right, a])
             place = i if there == w else np.int64(work.before[there, i])
@@ -285,9 +275,9 @@ def _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, r
         clade, places = there, work.after[w, :0]
         if stretch[t + 1] != w:
             clade, places = work.right[row, : len(emitted)], work.after[w, :n]
-        _cross(emitted, _sum(emitted), clade, there, places, t, row, k, model, work, backward)
+        _cross(emitted, add_up(emitted), clade, there, places, t, row, k, model, work, backward)
     _product(work.forward[row, :n], backward, posterior)
-    work.scale[here] = _ONE / _sum(posterior)
+    work.scale[here] = _ONE / add_up(posterior)
     first, last, match = queries.typed_rows[t, 0], queries.typed_rows[t, 1], work.match[row, :n]
     _leave_one_out(posterior, who, codes[t], observed[t], match, model.err, work.alleles, out[first:last])
     if len(cells.row_start):
@@ -304,52 +294,20 @@ def _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, r
 
 
 @numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
-def _impute_range(
-    first,
-    last,
-    queries,
-    codes,
-    blocks,
-    cells,
-    whole,
-    stretch,
-    model,
-    clades,
-    ranking,
-    least_share,
-    plain,
-    work,
-    shares,
-    out,
-):
-    """Of targets for whom fewer than all would not do, only fills ``shares`` (n,)."""
-    queries, blocks, cells, whole = Queries(*queries), Blocks(*blocks), Cells(*cells), Model(*whole)
-    model, clades, ranking = CladeModel(*model), Clades(*clades), Ranking(*ranking)
-    plain, work = tables.Scratch(*plain), Scratch(*work)
-    k, pieces, sites = codes.shape[1], len(work.entering), len(work.forward)
-    everybody = len(work.n_who) == 1 and work.who.shape[1] == k
-    if everybody:
-        work.n_who[0] = k
-        for j in range(k):
-            work.who[0, j] = j
-    for q in range(first, last):
-        observed = queries.observed[q]
-        if not everybody:
-            scales = ranking.scale[q]
-            who = work.who, work.n_who
-            shares[q] = find_likeliest(queries, observed, blocks, whole, plain, work.counts, scales, out[q], *who)
-            if shares[q] < least_share:
-                continue
-            _find_places(work.who, work.n_who, work.before, work.after, work.place)
-        known = everybody and q > first and pieces == 1
-        _forward_all(observed, codes, stretch, model, clades, known, work)
-        for piece in range(pieces - 1, -1, -1):
-            begin, end = piece * sites, min((piece + 1) * sites, len(observed))
-            if piece < pieces - 1:
-                _forward(begin, end, observed, codes, stretch, model, clades, known, work)
-            for t in range(end - 1, begin - 1, -1):
-                row = t - begin
-                _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, ranking, work, out[q])
+def _impute(q, queries, codes, cells, stretch, model, clades, known, ranking, work, out):
+    """One target. known: whether what is kept of gaps is theirs already."""
+    queries, cells, model, clades = Queries(*queries), Cells(*cells), CladeModel(*model), Clades(*clades)
+    ranking, work, observed = Ranking(*ranking), Scratch(*work), queries.observed[q]
+    pieces, sites = len(work.entering), len(work.forward)
+    _find_places(work.who, work.n_who, work.before, work.after, work.place)
+    _forward_all(observed, codes, stretch, model, clades, known, work)
+    for piece in range(pieces - 1, -1, -1):
+        begin, end = piece * sites, min((piece + 1) * sites, len(observed))
+        if piece < pieces - 1:
+            _forward(begin, end, observed, codes, stretch, model, clades, known, work)
+        for t in range(end - 1, begin - 1, -1):
+            row = t - begin
+            _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, ranking, work, out[q])
 
 
 def run_clade_passes(
@@ -367,22 +325,28 @@ def run_clade_passes(
     progress: called with the share that is done. The result does not depend on ``threads``.
     """
     n, t = prepared.queries.observed.shape
-    k = prepared.codes.shape[1]
-    out, shares = np.empty((n, len(prepared.queries.fraction)), np.float32), np.ones(n, np.float32)
-    given = [tuple(prepared.queries), prepared.codes, *map(tuple, (prepared.blocks, prepared.cells, whole))]
-    own = [*map(tuple, (model, clades, ranking)), np.float32(LEAST_SHARE)]
-    everybody = np.zeros(t, np.int64)
-    some = everybody if k <= LIKELIEST else stretches(prepared.blocks)
+    k, m = prepared.codes.shape[1], ranking.haplotypes.shape[2]
+    out = np.empty((n, len(prepared.queries.fraction)), np.float32)
+    queries, blocks, cells, whole = map(tuple, (prepared.queries, prepared.blocks, prepared.cells, whole))
+    model, clades, ranked = map(tuple, (model, clades, ranking))
+    everywhere, stretch = np.zeros(t, np.int64), stretches(prepared.blocks)
 
     def work(first: int, last: int) -> None:
-        plain = tuple(tables.Scratch.of(prepared.blocks))
-        room = partial(Scratch.of, t, k, ranked=ranking.haplotypes.shape[2])
-        scratch = tuple(room(int(some[-1]) + 1, min(k, LIKELIEST)))
-        _impute_range(first, last, *given, some, *own, plain, scratch, shares, out)
-        flat = first + np.flatnonzero(shares[first:last] < LEAST_SHARE)
-        scratch = tuple(room(1, k)) if len(flat) else scratch
-        for q in flat:
-            _impute_range(q, q + 1, *given, everybody, *own, plain, scratch, shares, out)
+        all_of_them = few = plain = None
+        known = False
+        for q in range(first, last):
+            share = 0.0
+            if k > LIKELIEST:
+                few = few or Scratch.of(t, k, int(stretch[-1]) + 1, LIKELIEST, m)
+                plain = plain or tuple(tables.Scratch.of(prepared.blocks))
+                share = find_likeliest(q, queries, blocks, whole, plain, ranking.scale[q], out[q], few.who, few.n_who)
+            if share >= LEAST_SHARE:
+                _impute(q, queries, prepared.codes, cells, stretch, model, clades, False, ranked, tuple(few), out)
+                continue
+            all_of_them = all_of_them or Scratch.of(t, k, 1, k, m)
+            room = tuple(all_of_them)
+            _impute(q, queries, prepared.codes, cells, everywhere, model, clades, known, ranked, room, out)
+            known = len(all_of_them.forward) == t
 
     in_parts(work, n, threads, progress)
     return out

@@ -52,10 +52,10 @@ class Scratch(NamedTuple):
     classes: np.ndarray  # (k, 8), rows: (256, 2), see ``mass`` and ``rows`` of ``tables.Scratch``
     rows: np.ndarray
     best: np.ndarray  # (haplotypes that are ranked,)
-    counts: np.ndarray  # (2048,) int64
 
     @staticmethod
     def of(t: int, k: int, w: int, m: int, ranked: int) -> Scratch:
+        """Where all of a panel take part (m is k, in one stretch) it says so."""
         sites = min(t, max(1, KEPT_BYTES // (KEPT_BYTES_EACH * m)))
         floats = {
             "entering": (-(-t // sites), m), "forward": (sites, m), "sums": (sites,), "match": (sites, m),
@@ -64,11 +64,14 @@ class Scratch(NamedTuple):
         }  # fmt: skip
         numbers = {"who": (w, m), "before": (w, m), "after": (w, m), "likely": (2, m), "places": (2, m)}
         numbers |= {"left": (sites, m), "right": (sites, m)}
-        lengths = {"n_who": w, "n_clades": sites, "n_likely": 2, "counts": 2048}
-        return Scratch(
+        lengths = {"n_who": w, "n_clades": sites, "n_likely": 2}
+        made = Scratch(
             place=np.full(k, -1, np.int32),
             number=np.full(k, -1, np.int32),
             **{name: np.zeros(shape, np.float32) for name, shape in floats.items()},
             **{name: np.zeros(shape, np.int32) for name, shape in numbers.items()},
             **{name: np.zeros(length, np.int64) for name, length in lengths.items()},
         )
+        if (w, m) == (1, k):
+            made.who[0], made.n_who[0] = np.arange(k), k
+        return made

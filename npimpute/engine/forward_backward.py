@@ -41,6 +41,12 @@ _jit_inline = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", in
 
 
 @_jit
+def negligible(k):
+    """Posterior below which one of k haplotypes is left out of a dosage."""
+    return np.float32(min(MAX_DROPPED / k, MIN_POSTERIOR))
+
+
+@_jit
 def fill(x, value):
     for i in range(len(x)):
         x[i] = value
@@ -225,7 +231,7 @@ def _find_likely(i, blocks, start, first, last, work):
     by group; groups without any are passed over."""
     n_groups, n, n_active, most = len(start) - 1, 0, 0, work.most
     find_most(n_groups, first, last, work)
-    bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
+    bound = negligible(len(work.leaving))
     x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
     who, x_out, y_out = work.who[work.n_who[2]], work.xy[0], work.xy[1]
     for g in range(n_groups):

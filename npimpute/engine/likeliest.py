@@ -8,8 +8,6 @@ import numba
 import numpy as np
 
 from .forward_backward import (
-    MAX_DROPPED,
-    MIN_POSTERIOR,
     STRETCH,
     add_up,
     enter_block,
@@ -17,8 +15,12 @@ from .forward_backward import (
     find_most,
     forward_blocks,
     leave_block,
+    negligible,
 )
-from .tables import Blocks
+from .tables import Blocks, Model, Queries, Scratch
+
+# Scores are sorted by their exponent and three more bits.
+BUCKETS = 2048
 
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
 
@@ -36,7 +38,7 @@ def stretches(blocks: Blocks) -> np.ndarray:
 @_jit
 def _take_highest(who, score, n, counts, out):
     """Those of the n haplotypes ``who`` with the highest scores, as many as ``out`` takes, into it; returns how many,
-    and about their share of all scores. counts: (2048,)
+    and about their share of all scores. counts: (BUCKETS,)
 
     What scores within an eighth of each other counts as equal: of those that are too many every so manieth is taken, so
     that they stand for all.
@@ -71,7 +73,7 @@ def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
     """``find_likeliest`` for the sites first..last-1 of block i."""
     n_groups, n, most = len(start) - 1, 0, work.most
     find_most(n_groups, first, last, work)
-    bound = np.float32(min(MAX_DROPPED / len(work.leaving), MIN_POSTERIOR))
+    bound = negligible(len(work.leaving))
     x, y, order, x_max, y_max = work.entering[i], work.leaving, blocks.order[i], work.sums[3], work.sums[4]
     who, score = work.who[0], work.rank[0]
     for g in range(n_groups):
@@ -86,14 +88,16 @@ def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
     return _take_highest(who, score, n, counts, out)
 
 
-@_jit
-def find_likeliest(queries, observed, blocks, model, work, counts, scales, loo, out, n_out):
+@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
+def find_likeliest(q, queries, blocks, model, work, scales, loo, out, n_out):
     """Panel haplotypes that have the most posterior at some site of a stretch (``stretches``), at most m of them, in
     any order. Returns their share of what all have, in the stretch where that is least.
 
-    observed: (t,) of one target. counts: (2048,) int64, scales: (3, t) and loo: (r,) float32 are overwritten. out:
-    (w, m) int32; n_out: (w,) int64, how many.
+    q: one target. queries, blocks, model, work: those of ``tables``, as plain tuples. scales: (3, t) and loo: (r,)
+    float32 are overwritten. out: (w, m) int32; n_out: (w,) int64, how many.
     """
+    queries, blocks, model, work = Queries(*queries), Blocks(*blocks), Model(*model), Scratch(*work)
+    observed, counts = queries.observed[q], np.zeros(BUCKETS, np.int64)
     forward_blocks(blocks, observed, model, work, scales[0])
     fill(work.leaving, np.float32(1) / np.float32(len(work.leaving)))
     w, least = len(n_out), np.float32(1)

@@ -83,7 +83,10 @@ def run_passes(
     n, t = queries.observed.shape
     model, ranking = prepared.model(ne, err), ranking or Ranking.of(n, t, 1, 0)
     out = np.empty((n, len(queries.fraction)), np.float32)
-    work = lambda first, last: impute_range(first, last, queries, blocks, cells, model, ranking, out)  # noqa: E731
+
+    def work(first: int, last: int) -> None:
+        impute_range(first, last, queries, blocks, cells, model, ranking, out)
+
     in_parts(work, n, threads, progress)
     return out
 

@@ -48,8 +48,8 @@ class CopyingDataConfig(ArrayConfig):
     the panel that are left, log-uniformly between the two; err: error rate, likewise. calibrate: panel haplotypes that
     are hidden to learn of the rows, likewise, but none in a share ``uncalibrated`` of the draws. per_sequence: rows of
     a sequence that are learnt from, at most. windows: 0 to draw a new window for every batch; else so many are drawn
-    once, kept in memory, and learnt from again and again, which is
-    worth its while where drawing takes longer than learning: batches may then be small and many (loop.accumulate).
+    once, kept in memory, and learnt from again and again, which is worth its while where drawing takes longer than
+    learning: batches may then be small and many (loop.accumulate).
     """
 
     people: tuple[int, int] = (250, 800)
