@@ -116,7 +116,7 @@ class RunConfig:
         if self.engine not in NETWORKS and self.model is not None:
             raise ConfigError(f"--engine {self.engine}: takes no --model")
         if self.context is not None and self.engine in (*COPYING_MODELS, "logistic"):
-            raise ConfigError(f"--context {self.context}: --engine {self.engine} uses every panel haplotype")
+            raise ConfigError(f"--context {self.context}: --engine {self.engine} takes no number of panel haplotypes")
         if self.context is not None and self.context < 1:
             raise ConfigError(f"--context {self.context}: at least one panel haplotype is needed")
         if self.ne is not None and self.engine not in (*COPYING_MODELS, "npssm"):
