@@ -407,6 +407,24 @@ def test_a_signal_that_loading_a_module_hides_ends_the_run_all_the_same(tmp_path
     assert (done.returncode, done.stderr) == (143, "npimpute: error: stopped; nothing was written\n")
 
 
+@pytest.mark.parametrize(
+    "clean_up",
+    ["time.sleep(1)", "try:\n            1 / 0\n        except ZeroDivisionError:\n            time.sleep(1)"],
+)
+def test_a_signal_that_code_called_from_c_swallows_is_raised_again_but_not_while_cleaning_up(tmp_path, clean_up):
+    (tmp_path / "swallows.py").write_text(
+        "import ctypes, os, signal, sys, time\nfrom npimpute.cli import main\n"
+        "sys.unraisablehook = lambda hook: None\n"
+        "call = ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+        "def cli(**options):\n    call()\n    print('swallowed', flush=True)\n    try:\n        time.sleep(20)\n"
+        f"    finally:\n        {clean_up}\n        print('cleaned', flush=True)\n"
+        "main.cli = cli\nmain.main()\n"
+    )
+    done = subprocess.run([sys.executable, tmp_path / "swallows.py"], capture_output=True, text=True, check=False)
+    told = (done.returncode, done.stdout, done.stderr)
+    assert told == (143, "swallowed\ncleaned\n", "npimpute: error: stopped; nothing was written\n")
+
+
 def test_a_hangup_that_is_ignored_stays_ignored(tmp_path, data):
     words = ["run", "--ref", data.ref, "--target", data.chip, "--out", tmp_path / "out.vcf.gz"]
     code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); from npimpute.cli import main as m; "

@@ -51,8 +51,19 @@ _signals: list[int] = []  # that asked
 
 
 def _stop_on(number: int, frame) -> None:
-    _signals.append(number)
-    raise _Stopped
+    """Ends the command, unless what an earlier signal began is under way: that cleans up undisturbed.
+
+    Code that is called back from C (a compiler, a finalizer) swallows an exception: the alarm raises it again.
+    """
+    if number != signal.SIGALRM:
+        _signals.append(number)
+        signal.signal(signal.SIGALRM, _stop_on)
+        signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, _Stopped):
+        error = error.__context__
+    if error is None:
+        raise _Stopped
 
 
 def _keep_kernels() -> None:
@@ -79,7 +90,10 @@ def main() -> None:
             signal.signal(number, _stop_on)
     _keep_kernels()
     try:
-        cli(standalone_mode=False)
+        try:
+            cli(standalone_mode=False)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except BaseException as error:
         # An extension module that is being loaded makes an ImportError of any exception.
         if _signals:
