@@ -375,7 +375,10 @@ def test_a_run_that_is_stopped_leaves_no_output(tmp_path, data, number):
     words = ["run", "--ref", data.ref, "--target", data.chip, "--map", data.map, "--out", out, "--window", 0.02]
     words += ["--flank", 8, "--sites-only", tmp_path / "sites.bcf"]
     command = [sys.executable, "-m", "npimpute", *map(str, words)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    catch = (
+        None if number == signal.SIGKILL else lambda: signal.signal(number, signal.SIG_DFL)
+    )  # nohup pytest ignores it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=catch) as process:
         temporary = tmp_path / f".{process.pid}.out.vcf.gz"
         until = time.monotonic() + 30
         while not temporary.exists() and process.poll() is None and time.monotonic() < until:
