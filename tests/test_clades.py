@@ -8,7 +8,7 @@ from test_blocks import dense
 from test_copying import every
 from test_engine import make_window
 
-from npimpute.engine import clade_passes, clade_tables, li_stephens, reference
+from npimpute.engine import clade_few, clade_passes, lane_passes, li_stephens, reference
 from npimpute.engine.clades import find_clades
 from npimpute.engine.li_stephens import CladeCopying, LiStephens
 from npimpute.engine.likeliest import stretches
@@ -80,7 +80,7 @@ def expected_posterior(window, observed):
 def test_the_pass_equals_the_reference(k, every, sites, monkeypatch):
     """sites: of which something is kept at a time, if not of all."""
     if sites:
-        monkeypatch.setattr(clade_tables, "KEPT_BYTES", sites * clade_tables.KEPT_BYTES_EACH * k)
+        monkeypatch.setattr(lane_passes, "KEPT_BYTES", sites * 64 * k)
     monkeypatch.setattr(li_stephens, "BEYOND", 4)
     window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
     p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
@@ -109,11 +109,17 @@ def test_drifting_matters_and_without_it_the_pass_is_that_of_li_stephens(monkeyp
     np.testing.assert_allclose(CladeCopying(NE, ERR).impute(window), plain, atol=1e-3)
 
 
+def take_part(most, monkeypatch):
+    """At most so many haplotypes of a panel at a site."""
+    monkeypatch.setattr(clade_passes, "MOST_HAPLOTYPES", most)
+    monkeypatch.setattr(clade_passes, "LIKELIEST", most)
+
+
 @pytest.fixture(params=[None, 20], ids=["all", "likeliest"])
 def taking_part(request, monkeypatch):
     """How many haplotypes of a panel take part, if not all."""
     if request.param:
-        monkeypatch.setattr(clade_passes, "LIKELIEST", request.param)
+        take_part(request.param, monkeypatch)
     return request.param
 
 
@@ -172,9 +178,10 @@ def test_stretches_are_short_and_within_blocks():
 @pytest.mark.parametrize("m", [20, 90])
 def test_what_is_kept_at_a_time_does_not_matter(m, monkeypatch):
     window, _ = make_window(np.random.default_rng(9), k=90, every=3, n=7)
-    monkeypatch.setattr(clade_passes, "LIKELIEST", m)
+    take_part(m, monkeypatch)
     whole = CladeCopying(NE, ERR).copying(window, 1, 6)
-    monkeypatch.setattr(clade_tables, "KEPT_BYTES", 5 * clade_tables.KEPT_BYTES_EACH * m)
+    monkeypatch.setattr(clade_few, "KEPT_BYTES", 5 * clade_few.KEPT_BYTES_EACH * m)
+    monkeypatch.setattr(lane_passes, "KEPT_BYTES", 5 * 64 * 90)
     part = CladeCopying(NE, ERR).copying(window, 1, 6)
     assert part.p.tobytes() == whole.p.tobytes() and part.ranking.ends.tobytes() == whole.ranking.ends.tobytes()
 
@@ -182,7 +189,7 @@ def test_what_is_kept_at_a_time_does_not_matter(m, monkeypatch):
 def test_those_that_take_part_are_the_likeliest(monkeypatch):
     window, _ = make_window(np.random.default_rng(6), k=300, every=4, n=30, missing=0.1)
     whole = CladeCopying(NE, ERR).copying(window, 1, 6).ranking
-    monkeypatch.setattr(clade_passes, "LIKELIEST", 12)
+    take_part(12, monkeypatch)
     few = CladeCopying(NE, ERR).copying(window, 1, 6).ranking
     sure = whole.ends[:, :, 0, 1] > 0.3
     assert sure.sum() > 50
@@ -192,7 +199,7 @@ def test_those_that_take_part_are_the_likeliest(monkeypatch):
 def test_with_all_that_matter_it_is_the_pass_over_all(monkeypatch):
     window, _ = make_window(np.random.default_rng(300), k=300, every=5, n=15, missing=0.05)
     whole = CladeCopying(NE, ERR).copying(window, 1, 6)
-    monkeypatch.setattr(clade_passes, "LIKELIEST", 299)
+    take_part(299, monkeypatch)
     part = CladeCopying(NE, ERR).copying(window, 1, 6)
     assert np.abs(part.p - whole.p).mean() < 1e-4 and np.abs(part.p - whole.p).max() < 0.03
     assert (part.ranking.haplotypes == whole.ranking.haplotypes).mean() > 0.95
@@ -201,7 +208,7 @@ def test_with_all_that_matter_it_is_the_pass_over_all(monkeypatch):
 
 def test_where_all_are_alike_those_that_take_part_stand_for_all(monkeypatch):
     window, _ = make_window(np.random.default_rng(15), k=600, every=8, n=3, multi=False, missing=1.0)
-    monkeypatch.setattr(clade_passes, "LIKELIEST", 100)
+    take_part(100, monkeypatch)
     p, frequency = CladeCopying(NE, ERR).impute(window), dense(window).mean(axis=1)
     assert np.abs(p - frequency).mean() < 0.01 and np.abs(p - frequency).max() < 0.05
 
@@ -211,7 +218,7 @@ def test_with_few_of_a_large_panel_it_is_about_as_good(monkeypatch):
     untyped, errors = ~window.typed_rows(), []
     for most in (None, 60):
         if most:
-            monkeypatch.setattr(clade_passes, "LIKELIEST", most)
+            take_part(most, monkeypatch)
         errors.append(np.mean((CladeCopying(NE, ERR).impute(window) - truth.T)[:, untyped] ** 2))
     assert errors[1] == pytest.approx(errors[0], rel=0.05)
 
@@ -221,9 +228,9 @@ def test_the_first_and_last_rows_and_one_typed_site(most, monkeypatch):
     window, _ = make_window(np.random.default_rng(13), k=30, every=160, n=3)
     assert len(window.typed) == 1
     if most:
-        monkeypatch.setattr(clade_passes, "LIKELIEST", most)
+        take_part(most, monkeypatch)
     p = CladeCopying(NE, ERR).impute(window)
-    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=0.3 if most else 1e-4)
+    np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=10 / 30 if most else 1e-4)
 
 
 def test_longer_stretches_are_refused():

@@ -7,7 +7,7 @@ import pytest
 from test_blocks import dense
 from test_engine import make_window
 
-from npimpute.engine import reference
+from npimpute.engine import passes, reference
 from npimpute.engine.copying import sequences
 from npimpute.engine.li_stephens import LiStephens
 from npimpute.engine.ranking import add_to_ranks, take_ranks
@@ -54,9 +54,21 @@ def every(copying, first, last, flank):
 @pytest.mark.parametrize(("k", "every"), [(40, 4), (300, 9)])
 def test_dosages_are_the_same_bytes_whatever_is_kept_beside_them(k, every):
     window, _ = make_window(np.random.default_rng(1), k=k, every=every)
-    plain = LiStephens(NE, ERR).impute(window).tobytes()
-    for size, m, threads in ((1, 1, 1), (5, 8, 3), (16, 1000, 1), (1000, 3, 2)):
-        assert copied(window, size, m, threads).p.tobytes() == plain
+    first = copied(window, 1, 1, 1).p
+    for size, m, threads in ((5, 8, 3), (16, 1000, 1), (1000, 3, 2)):
+        assert copied(window, size, m, threads).p.tobytes() == first.tobytes()
+    # Haplotypes that hardly matter are left out where some are kept.
+    np.testing.assert_allclose(first, LiStephens(NE, ERR).impute(window), atol=1e-3)
+
+
+@pytest.mark.parametrize(("k", "every"), [(40, 4), (300, 9)])
+def test_group_by_group_the_pass_of_large_panels_is_that_of_small_ones(k, every, monkeypatch):
+    window, _ = make_window(np.random.default_rng(1), k=k, every=every)
+    together = LiStephens(NE, ERR).impute(window)
+    monkeypatch.setattr(passes, "MOST_HAPLOTYPES", 10)
+    groups = LiStephens(NE, ERR).impute(window)
+    assert groups.tobytes() == copied(window, 5, 8).p.tobytes() != together.tobytes()
+    np.testing.assert_allclose(groups, together, atol=1e-3)
 
 
 @pytest.mark.parametrize(

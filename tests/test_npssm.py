@@ -90,9 +90,10 @@ def test_with_heads_of_zero_it_is_what_it_corrects_and_progress_rises_to_one(giv
     plain = (CladeCopying if kind.get("clades") else LiStephens)(*given, share=made.config.ne_share)
     tested = engine(made, calibrate, ne=given[0], err=given[1])
     shares = []
-    np.testing.assert_allclose(tested.impute(window, shares.append), plain.impute(window), atol=2e-5)
+    kept = plain.copying(window, made.config.size, made.config.haplotypes)
+    np.testing.assert_allclose(tested.impute(window, shares.append), kept.p, atol=2e-5)
     assert tested.error_rate == plain.error_rate
-    assert len(shares) > 3 and shares[0] > 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
+    assert len(shares) > 2 and shares[0] > 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
 
 
 KINDS = [{"size": 1, "haplotypes": 8}, {"flank": 3}, {"haplotypes": 60}, LAYERS, CLADES, CLADES | {"layers": 1}]
@@ -105,7 +106,7 @@ def test_it_is_the_torch_network_where_the_copying_model_is_not_sure_and_that_el
     tested = engine(made, calibrate=20)
     ready = tested.ready(window)
     batch, where = batch_of(made, ready, window)
-    before = copying_model(made.config, NE, ERR).impute(window)
+    before = copying_model(made.config, NE, ERR).copying(window, made.config.size, made.config.haplotypes).p
     expected, unsure = before.copy(), np.zeros(before.shape, bool)
     for p, (target, rows) in zip(by_torch(made, batch), where, strict=True):
         expected[target, rows], unsure[target, rows] = p[: len(rows)], True

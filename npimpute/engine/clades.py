@@ -25,6 +25,11 @@ class Clades(NamedTuple):
     start: np.ndarray
     share: np.ndarray
 
+    @staticmethod
+    def none(k: int) -> Clades:
+        """Of no gaps, for a model without."""
+        return Clades(np.empty((0, k), np.uint16), np.zeros(1, np.int64), np.empty(0, np.float32))
+
 
 def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -> Clades:
     """bits: (r, ceil(k/8)) uint8. typed_rows: (t, 2) int64, first row of each typed site and the one after its last.

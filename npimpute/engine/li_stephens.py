@@ -16,12 +16,12 @@ from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
 from .clade_passes import run_clade_passes
-from .clade_tables import CladeModel
 from .clades import find_clades
 from .copying import Copying, CopyingConfig
 from .parameters import START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
+from .tables import CladeModel
 
 # With clades: rows around a gap over which they are equal, and the rates of switching and of drifting, over that of
 # switching without them.

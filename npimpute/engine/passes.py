@@ -10,10 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..context.windows import Window
+from .clades import Clades
 from .collapse import collapse_typed, collapse_untyped
 from .forward_backward import impute_range
+from .lane_passes import MOST_HAPLOTYPES, impute_lanes
+from .lanes import LANES
 from .ranking import Ranking
-from .tables import Blocks, Cells, Model, Queries
+from .tables import Blocks, Cells, CladeModel, Model, Queries
 
 # Sites closer than this are taken to be this far apart (about 1 bp), so that a switch is never impossible.
 MIN_CM = 1e-6
@@ -79,22 +82,30 @@ def run_passes(
 
     progress: called with the share that is done. The result does not depend on ``threads``.
     """
-    queries, blocks, cells = prepared.queries, prepared.blocks, prepared.cells
-    n, t = queries.observed.shape
+    queries, blocks, cells, codes = prepared.queries, prepared.blocks, prepared.cells, prepared.codes
+    (n, t), k = queries.observed.shape, codes.shape[1]
     model, ranking = prepared.model(ne, err), ranking or Ranking.of(n, t, 1, 0)
     out = np.empty((n, len(queries.fraction)), np.float32)
+    together = k <= MOST_HAPLOTYPES and not ranking.haplotypes.shape[2]
+    plain, no_clades = CladeModel(model.switch, model.switch[:0], model.err), Clades.none(k)
 
     def work(first: int, last: int) -> None:
-        impute_range(first, last, queries, blocks, cells, model, ranking, out)
+        if together:
+            impute_lanes(range(first, last), queries, codes, cells, plain, no_clades, ranking, out)
+        else:
+            impute_range(first, last, queries, blocks, cells, model, ranking, out)
 
-    in_parts(work, n, threads, progress)
+    in_parts(work, n, LANES if together else 1, threads, progress)
     return out
 
 
-def in_parts(work: Callable[[int, int], None], n: int, threads: int, progress: Callable[[float], None]) -> None:
-    """Calls ``work`` with the ends of parts of range(n), several for each thread, which run side by side. progress:
-    called with the share that is done."""
-    ends = np.linspace(0, n, min(n, CALLS_PER_THREAD * threads) + 1).astype(int)
+def in_parts(
+    work: Callable[[int, int], None], n: int, size: int, threads: int, progress: Callable[[float], None]
+) -> None:
+    """Calls ``work`` with the ends of parts of range(n), several for each thread, which run side by side; all but the
+    last have a multiple of ``size``. progress: called with the share that is done."""
+    pieces = -(-n // size)
+    ends = np.minimum(np.linspace(0, pieces, min(pieces, CALLS_PER_THREAD * threads) + 1).astype(int) * size, n)
     with ThreadPoolExecutor(threads) as pool:
         calls = [pool.submit(work, *pair) for pair in itertools.pairwise(ends)]
         for done, call in enumerate(calls, 1):

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+# With clades, haplotypes with less posterior at both sites of a gap, added up, are not ranked.
+LEAST_RANKED = np.float32(1e-4)
+
 
 class Ranking(NamedTuple):
     """size: typed sites of a stretch. haplotypes: (n, w, m) int32, those with the most posterior over a stretch and the

@@ -62,6 +62,15 @@ class Model(NamedTuple):
     err: np.float32
 
 
+class CladeModel(NamedTuple):
+    """Of one window. switch: (t,) float32, probability that a target goes on with any haplotype between typed sites
+    i-1 and i; drift: (t-1,) float32, that else it goes on with any of the clade, between i and i+1. err: float32."""
+
+    switch: np.ndarray
+    drift: np.ndarray
+    err: np.float32
+
+
 class Queries(NamedTuple):
     """What is imputed. observed: (n, t) int8 panel allele codes, -1 missing. typed_rows: (t, 2) int64, first row
     of each typed site and the one after its last. fraction: (r,) float32, for each untyped row how far it lies
