@@ -98,7 +98,7 @@ class Haplotypes:
         if ploidy is None or (ploidy == 2).all():
             return Haplotypes(sites, bits, 2 * samples)
         pairs = np.unpackbits(bits, axis=1, count=2 * samples, bitorder="little")
-        packed = np.packbits(pairs[:, present(ploidy)], axis=1, bitorder="little")
+        packed = np.packbits(pairs.compress(present(ploidy), axis=1), axis=1, bitorder="little")
         return Haplotypes(sites, packed, int(ploidy.sum()), ploidy)
 
     def pairs(self) -> np.ndarray:

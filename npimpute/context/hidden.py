@@ -22,7 +22,7 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     columns = panel.haplotypes_of(people)
     starts = panel.row_start()
     kept = np.delete(np.arange(panel.k), columns)
-    parts = (panel.alleles(rows)[:, kept] for rows in row_parts(panel))
+    parts = (panel.alleles(rows).take(kept, axis=1) for rows in row_parts(panel))
     bits = np.concatenate([np.packbits(part, axis=1, bitorder="little") for part in parts])
     alleles = np.zeros((len(window.typed), len(columns)), np.int8)
     for codes, site in zip(alleles, window.typed, strict=True):

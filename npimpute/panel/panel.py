@@ -237,7 +237,7 @@ class _Stretches:
 def _select_samples(bits: np.ndarray, selection: Selection) -> np.ndarray:
     columns = np.stack([2 * selection.chosen, 2 * selection.chosen + 1], axis=1).ravel()
     unpacked = np.unpackbits(bits, axis=1, count=2 * len(selection.samples), bitorder="little")
-    return np.packbits(unpacked[:, columns], axis=1, bitorder="little")
+    return np.packbits(unpacked.take(columns, axis=1), axis=1, bitorder="little")
 
 
 def _open_tensors(path: Path):
