@@ -22,10 +22,14 @@ from .copying import (
     CopyingConfig,
     Sequences,
 )
+from .lanes import LANES, exp, greater, less, load, log, spread, store
 from .self_imputed import FEATURES
 
 # Sums may be taken in any order, but always in the same one: no loop that sums may also store.
 _jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+# With vectors, whose sums are in order. For functions with one caller, as in forward_backward: inline.
+_jit_lanes = numba.njit(nogil=True, error_model="numpy")
+_jit_inline = numba.njit(nogil=True, error_model="numpy", inline="always")
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _FLOOR = np.float32(ROW_FLOOR)
 
@@ -46,7 +50,8 @@ class ReadWeights(NamedTuple):
 
 class OutWeights(NamedTuple):
     """Of tokens and of the read-out's three linear layers, float32. row: (2, s), token: (s, s), bias, correction: (s,),
-    shift: (1,) of the correction; then (inputs, h), (h,), (h, h), (h,), (h,), (1,)."""
+    shift: (1,) of the correction; then (h, inputs), (h,), (h, h), (h,), (h,), (1,). Of square ones the first axis is
+    that of outputs."""
 
     row: np.ndarray
     token: np.ndarray
@@ -62,11 +67,30 @@ class OutWeights(NamedTuple):
 
     @staticmethod
     def of(tensors: dict[str, np.ndarray]) -> OutWeights:
-        row, token = (_transposed(tensors[f"{name}.weight"]) for name in ("row", "token"))
+        row, token = _transposed(tensors["row.weight"]), tensors["token.weight"]
         correction = tensors["correction.weight"][0], tensors["correction.bias"]
-        w1, w2, w3 = (_transposed(tensors[f"readout.{i}.weight"]) for i in (0, 2, 4))
+        w1, w2, w3 = (tensors[f"readout.{i}.weight"] for i in (0, 2, 4))
         b1, b2, b3 = (tensors[f"readout.{i}.bias"] for i in (0, 2, 4))
-        return OutWeights(row, token, tensors["token.bias"], *correction, w1, b1, w2, b2, w3[:, 0].copy(), b3)
+        return OutWeights(row, token, tensors["token.bias"], *correction, w1, b1, w2, b2, w3[0], b3)
+
+
+class Scratch(NamedTuple):
+    """Of sixteen rows at a time: arrays of vectors, (..., LANES) float32."""
+
+    there: np.ndarray  # (m,) posterior of haplotypes at the row
+    carries: np.ndarray  # (m,) whether they carry ALT
+    weight: np.ndarray  # (m,) posterior after correction
+    tokens: np.ndarray  # (m s,) what sequences add to tokens, then tokens
+    state: np.ndarray  # (s,) of one haplotype
+    x: np.ndarray  # (inputs,) of the read-out
+    h1: np.ndarray  # (h,)
+    h2: np.ndarray  # (h,)
+
+    @staticmethod
+    def of(m: int, weights: OutWeights) -> Scratch:
+        s, h = len(weights.bias), len(weights.b1)
+        sizes = (m, m, m, m * s, s, weights.w1.shape[1], h, h)
+        return Scratch(*(np.zeros((size, LANES), np.float32) for size in sizes))
 
 
 class Untyped(NamedTuple):
@@ -110,11 +134,6 @@ def _copy(values, out):
 
 
 @_jit
-def _silu(x):
-    return x / (_ONE + np.exp(-x))
-
-
-@_jit
 def _linear(x, n, weight, out):
     """Adds x[:n] @ weight to ``out``."""
     for i in range(n):
@@ -143,101 +162,102 @@ def read(sequences: Sequences, weights: ReadWeights) -> tuple[np.ndarray, np.nda
     return after, before
 
 
-@_jit
-def _gather(s, r, left, right, f, bits, haplotypes, posterior, there, carries):
-    """Of each haplotype of sequence s its posterior at the row, and whether it carries ALT."""
-    for i in range(len(there)):
-        j = haplotypes[s, i]
-        carries[i] = np.float32((bits[r, j >> 3] >> (j & 7)) & 1)
-        there[i] = (_ONE - f) * posterior[s, i, left] + f * posterior[s, i, right]
-
-
-@_jit
-def _tokens(s, left, right, after, before, there, carries, row, token, bias, correction, shift, x, weight, tokens):
-    """Each haplotype's token (m, s), and its posterior after correction."""
-    n = len(bias)
-    for i in range(len(there)):
-        weight[i] = _ZERO
-        if not there[i] > 0:
-            continue
-        own, carried = LOG_SCALE * np.log(there[i] + FLOOR), carries[i]
-        for c in range(n):
-            x[c] = max(after[s, i, left, c] + before[s, i, right, c] + own * row[0, c] + carried * row[1, c], _ZERO)
-        for c in range(n):
-            tokens[i, c] = bias[c]
-        for d in range(n):
-            value = x[d]
-            if value > 0:
-                for c in range(n):
-                    tokens[i, c] += value * token[d, c]
-        total = shift[0]
-        for c in range(n):
-            tokens[i, c] = max(tokens[i, c], _ZERO)
-        for c in range(n):
-            total += tokens[i, c] * correction[c]
-        weight[i] = there[i] * np.exp(total)
-
-
-@_jit
-def _overlap(posterior, left, right):
-    total = _ZERO
-    for i in range(len(posterior)):
-        total += min(posterior[i, left], posterior[i, right])
-    return total
-
-
-@_jit
-def _entropy(weight, scale):
-    total = _ZERO
-    for i in range(len(weight)):
-        share = weight[i] * scale
-        total -= share * np.log(share + _FLOOR)
-    return total
-
-
-@_jit
-def _masses(there, weight, carries):
-    """Sums over haplotypes: posterior, posterior of carriers, weight of carriers, of others; the greatest of both."""
-    inside = inside_alt = alt = ref = best_alt = best_ref = _ZERO
-    for i in range(len(there)):
-        c = carries[i]
-        inside += there[i]
-        inside_alt += there[i] * c
-        alt += weight[i] * c
-        ref += weight[i] * (_ONE - c)
-        best_alt = max(best_alt, weight[i] * c)
-        best_ref = max(best_ref, weight[i] * (_ONE - c))
-    return inside, inside_alt, alt, ref, best_alt, best_ref
-
-
-@_jit
-def _pool(tokens, weight, carries, alt, ref, x, at):
-    """Weighted means of the carriers' tokens and of the others', into x[at:]. tokens: (m, s)."""
-    n = tokens.shape[1]
-    for c in range(2 * n):
-        x[at + c] = _ZERO
-    for i in range(len(weight)):
-        if weight[i] > 0:
-            share = weight[i] / ((alt if carries[i] else ref) + _FLOOR)
-            first = at if carries[i] else at + n
+@_jit_inline
+def _gather(q, found, rows, sequences, after, before, p, work):
+    """Fills ``where``, ``there``, ``carries``, ``states`` and what the read-out sees of sites; of rows ``found``."""
+    bits, stretch, all_left, all_right, fraction, _, known = rows
+    haplotypes, _, site, posterior, number = sequences
+    m, n = haplotypes.shape[1], after.shape[3]
+    for lane in range(LANES):
+        r = found[lane]
+        s, left, right, f = number[q, stretch[r]], all_left[r], all_right[r], fraction[r]
+        overlap = _ZERO
+        for i in range(m):
+            j, before_row, after_row = haplotypes[s, i], posterior[s, i, left], posterior[s, i, right]
+            work.carries[i, lane] = np.float32((bits[r, j >> 3] >> (j & 7)) & 1)
+            work.there[i, lane] = (_ONE - f) * before_row + f * after_row
+            overlap += min(before_row, after_row)
             for c in range(n):
-                x[first + c] += share * tokens[i, c]
+                work.tokens[i * n + c, lane] = after[s, i, left, c] + before[s, i, right, c]
+        x, surprise, surprise_after = work.x, site[s, left, 3], site[s, right, 3]
+        x[1, lane] = p[q, r]
+        x[6, lane] = overlap
+        x[7, lane] = site[s, left, 2] / LOG_SCALE
+        x[8, lane] = min(f, _ONE - f)
+        x[9, lane] = (_ONE - f) * surprise + f * surprise_after
+        x[10, lane] = max(surprise, surprise_after)
+        for i in range(known.shape[1]):
+            x[ROW_FEATURES + i, lane] = known[r, i]
 
 
-@_jit
-def _deep(x, w1, b1, w2, b2, w3, b3, h1, h2):
-    _copy(b1, h1)
-    _linear(x, len(x), w1, h1)
-    for h in range(len(h1)):
-        h1[h] = _silu(h1[h])
-    _copy(b2, h2)
-    _linear(h1, len(h1), w2, h2)
-    total = b3[0]
-    for h in range(len(h2)):
-        h2[h] = _silu(h2[h])
-    for h in range(len(h2)):
-        total += h2[h] * w3[h]
-    return total
+@_jit_inline
+def _tokens(weights, m, work):
+    """Each haplotype's token, and its posterior after correction."""
+    row, token, bias, correction, shift = weights[:5]
+    n, zero = len(bias), spread(_ZERO)
+    for i in range(m):
+        there, carries, total = load(work.there, i), load(work.carries, i), spread(shift[0])
+        own = spread(LOG_SCALE) * log(there + spread(FLOOR))
+        for c in range(n):
+            value = load(work.tokens, i * n + c) + own * spread(row[0, c]) + carries * spread(row[1, c])
+            store(work.state, c, greater(value, zero))
+        for c in range(n):
+            value = spread(bias[c])
+            for d in range(n):
+                value = value + load(work.state, d) * spread(token[c, d])
+            value = greater(value, zero)
+            store(work.tokens, i * n + c, value)
+            total = total + value * spread(correction[c])
+        store(work.weight, i, there * exp(total))
+
+
+@_jit_inline
+def _pool(m, n, at, work):
+    """Sums over haplotypes of posterior and corrected posterior, and weighted means of the tokens of carriers and of
+    the others, from x[at] on. Returns log odds of ALT."""
+    x, one, floor, zero = work.x, spread(_ONE), spread(_FLOOR), spread(_ZERO)
+    inside = inside_alt = alt = ref = best_alt = best_ref = zero
+    for i in range(m):
+        there, weight, carries = load(work.there, i), load(work.weight, i), load(work.carries, i)
+        carried, other = weight * carries, weight * (one - carries)
+        inside, inside_alt = inside + there, inside_alt + there * carries
+        alt, ref = alt + carried, ref + other
+        best_alt, best_ref = greater(best_alt, carried), greater(best_ref, other)
+    copied = load(x, 1)
+    outside = greater(one - inside, zero)
+    outside_alt = less(greater(copied - inside_alt, zero), outside)
+    all_alt, all_ref = alt + outside_alt, ref + outside - outside_alt
+    scale, entropy = one / (all_alt + all_ref), zero
+    for c in range(2 * n):
+        store(x, at + c, zero)
+    share_alt, share_ref = one / (alt + floor), one / (ref + floor)
+    for i in range(m):
+        weight, carries = load(work.weight, i), load(work.carries, i)
+        share = weight * scale
+        entropy = entropy - share * log(share + floor)
+        carried, other = weight * carries * share_alt, weight * (one - carries) * share_ref
+        for c in range(n):
+            token = load(work.tokens, i * n + c)
+            store(x, at + c, load(x, at + c) + carried * token)
+            store(x, at + n + c, load(x, at + n + c) + other * token)
+    base = log(all_alt + floor) - log(all_ref + floor)
+    store(x, 0, base)
+    store(x, 1, log(copied) - log(one - copied))
+    store(x, 2, log(best_alt * scale + floor))
+    store(x, 3, log(best_ref * scale + floor))
+    store(x, 4, outside * scale)
+    store(x, 5, entropy)
+    return base
+
+
+@_jit_lanes
+def _layer(x, weight, bias, out):
+    """A linear layer and SiLU. weight: (outputs, inputs)."""
+    for h in range(len(bias)):
+        value = spread(bias[h])
+        for i in range(weight.shape[1]):
+            value = value + load(x, i) * spread(weight[h, i])
+        store(out, h, value / (spread(_ONE) + exp(spread(_ZERO) - value)))
 
 
 @_jit
@@ -261,43 +281,28 @@ def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
-def _read_out(p, sequences, after, before, rows, weights, scratch):
-    bits, stretch, all_left, all_right, fraction, untyped, known = rows
-    haplotypes, _, site, posterior, number = sequences
-    row, token, bias, w_correction, shift, w1, b1, w2, b2, w3, b3 = weights
-    there, weight, carries, x, h1, h2, state, tokens = scratch
+def _read_out(p, sequences, after, before, rows, weights, work):
+    work, untyped, found, n = Scratch(*work), rows[5], np.zeros(LANES, np.int64), 0
+    w1, b1, w2, b2, w3, b3 = weights[5:]
+    m, width = len(work.there), after.shape[3]
     for q in range(len(p)):
         for r in range(p.shape[1]):
-            copied = p[q, r]
-            if not untyped[r] or not _unsure(copied):
-                continue
-            s, left, right, f = number[q, stretch[r]], all_left[r], all_right[r], fraction[r]
-            _gather(s, r, left, right, f, bits, haplotypes, posterior, there, carries)
-            _tokens(
-                s, left, right, after, before, there, carries,
-                row, token, bias, w_correction, shift, state, weight, tokens,
-            )  # fmt: skip
-            inside, inside_alt, alt, ref, best_alt, best_ref = _masses(there, weight, carries)
-            outside = max(_ONE - inside, _ZERO)
-            outside_alt = min(max(copied - inside_alt, _ZERO), outside)
-            all_alt, all_ref = alt + outside_alt, ref + outside - outside_alt
-            scale = _ONE / (all_alt + all_ref)
-            base = np.log(all_alt + _FLOOR) - np.log(all_ref + _FLOOR)
-            x[0] = base
-            x[1] = np.log(copied) - np.log(_ONE - copied)
-            x[2] = np.log(best_alt * scale + _FLOOR)
-            x[3] = np.log(best_ref * scale + _FLOOR)
-            x[4] = outside * scale
-            x[5] = _entropy(weight, scale)
-            x[6] = _overlap(posterior[s], left, right)
-            x[7] = site[s, left, 2] / LOG_SCALE
-            x[8] = min(f, _ONE - f)
-            x[9] = (_ONE - f) * site[s, left, 3] + f * site[s, right, 3]
-            x[10] = max(site[s, left, 3], site[s, right, 3])
-            n = ROW_FEATURES + known.shape[1]
-            _copy(known[r], x[ROW_FEATURES:n])
-            _pool(tokens, weight, carries, alt, ref, x, n)
-            p[q, r] = _ONE / (_ONE + np.exp(-(base + _deep(x, w1, b1, w2, b2, w3, b3, h1, h2))))
+            if untyped[r] and _unsure(p[q, r]):
+                found[n] = r
+                n += 1
+            if n == LANES or (n and r == p.shape[1] - 1):
+                found[n:] = found[n - 1]
+                _gather(q, found, rows, sequences, after, before, p, work)
+                _tokens(weights, m, work)
+                total = _pool(m, width, len(work.x) - 2 * width, work) + spread(b3[0])
+                _layer(work.x, w1, b1, work.h1)
+                _layer(work.h1, w2, b2, work.h2)
+                for h in range(len(w3)):
+                    total = total + load(work.h2, h) * spread(w3[h])
+                store(work.x, 0, spread(_ONE) / (spread(_ONE) + exp(spread(_ZERO) - total)))
+                for lane in range(n):
+                    p[q, found[lane]] = work.x[0, lane]
+                n = 0
 
 
 def read_out(
@@ -305,6 +310,5 @@ def read_out(
 ) -> None:
     """Replaces p (n, r) of the targets that ``sequences`` are of, at untyped rows where it is not sure; releases the
     GIL. sequences: of core columns alone, as after and before (q, m, c, s) are."""
-    m, s, h = sequences.haplotypes.shape[1], len(weights.bias), len(weights.b1)
-    scratch = *(np.empty(n, np.float32) for n in (m, m, m, len(weights.w1), h, h, s)), np.empty((m, s), np.float32)
-    _read_out(p, tuple(sequences), after, before, tuple(rows), tuple(weights), scratch)
+    work = tuple(Scratch.of(sequences.haplotypes.shape[1], weights))
+    _read_out(p, tuple(sequences), after, before, tuple(rows), tuple(weights), work)
