@@ -4,7 +4,7 @@ loops over lanes, as two arrays may overlap.
 Kernels add, subtract, multiply and divide vectors with operators, lane by lane, so what a lane gets depends on no
 other. An array of shape (..., LANES), C-contiguous, is one of vectors; ``load`` and ``store`` know vector i of it.
 
-Functions that call ``exp`` or ``log`` must not be compiled with leave to reassociate (numba's fastmath "reassoc"), which
+Functions that call ``exp`` or ``log`` must not be compiled with leave to reassociate (fastmath "reassoc"), which
 reaches into them.
 """
 

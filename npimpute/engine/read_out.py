@@ -128,31 +128,22 @@ def _transposed(weight: np.ndarray) -> np.ndarray:
 
 
 @_jit
-def _copy(values, out):
-    for i in range(len(values)):
-        out[i] = values[i]
-
-
-@_jit
-def _linear(x, n, weight, out):
-    """Adds x[:n] @ weight to ``out``."""
-    for i in range(n):
-        value = x[i]
-        for h in range(len(out)):
-            out[h] += value * weight[i, h]
+def _linear(x, weight, bias, out):
+    """Of a column's features."""
+    a, b, c, d = x[0], x[1], x[2], x[3]
+    for h in range(len(out)):
+        out[h] = bias[h] + (a * weight[0, h] + b * weight[1, h]) + (c * weight[2, h] + d * weight[3, h])
 
 
 @numba.njit(nogil=True, error_model="numpy", cache=True)
 def _read(haplotype, weights, after, before):
     left, right, bias = weights
-    q_all, m, t_all, n = haplotype.shape
-    for q in range(q_all):
-        for i in range(m):
-            for t in range(t_all):
-                _copy(bias, after[q, i, t])
-                _linear(haplotype[q, i, t], n, left, after[q, i, t])
-                before[q, i, t] = _ZERO
-                _linear(haplotype[q, i, t], n, right, before[q, i, t])
+    none = np.zeros_like(bias)
+    for q in range(haplotype.shape[0]):
+        for i in range(haplotype.shape[1]):
+            for t in range(haplotype.shape[2]):
+                _linear(haplotype[q, i, t], left, bias, after[q, i, t])
+                _linear(haplotype[q, i, t], right, none, before[q, i, t])
 
 
 def read(sequences: Sequences, weights: ReadWeights) -> tuple[np.ndarray, np.ndarray]:
