@@ -65,7 +65,7 @@ def test_dosages_are_the_same_bytes_whatever_is_kept_beside_them(k, every):
 def test_group_by_group_the_pass_of_large_panels_is_that_of_small_ones(k, every, monkeypatch):
     window, _ = make_window(np.random.default_rng(1), k=k, every=every)
     together = LiStephens(NE, ERR).impute(window)
-    monkeypatch.setattr(passes, "MOST_HAPLOTYPES", 10)
+    monkeypatch.setattr(passes, "MOST_IN_LANES", 10)
     groups = LiStephens(NE, ERR).impute(window)
     assert groups.tobytes() == copied(window, 5, 8).p.tobytes() != together.tobytes()
     np.testing.assert_allclose(groups, together, atol=1e-3)

@@ -14,16 +14,16 @@ import numpy as np
 from . import tables
 from .clade_few import FewScratch, impute_few
 from .clades import Clades
-from .lane_passes import MOST_HAPLOTYPES, impute_lanes
+from .lane_passes import LanePasses
 from .lanes import LANES
 from .likeliest import find_likeliest, stretches
 from .passes import Prepared, in_parts
 from .ranking import Ranking
 from .tables import CladeModel, Model
 
-# In a panel of more than MOST_HAPLOTYPES so many take part at a site at most, unless they have less than this share of
-# the posterior somewhere: then all do.
-LIKELIEST, LEAST_SHARE = 1_024, 0.8
+# In a panel of more haplotypes so many take part at a site at most, unless they have less than this share of the
+# posterior somewhere: then all do.
+MOST_HAPLOTYPES, LIKELIEST, LEAST_SHARE = 8_192, 1_024, 0.8
 
 
 def run_clade_passes(
@@ -43,6 +43,7 @@ def run_clade_passes(
     queries, codes, cells = prepared.queries, prepared.codes, prepared.cells
     (n, t), k, m = queries.observed.shape, codes.shape[1], ranking.haplotypes.shape[2]
     out = np.empty((n, len(queries.fraction)), np.float32)
+    impute = LanePasses(queries, codes, cells, model, clades, ranking, out)
 
     def few(first: int, last: int) -> list[int]:
         """Those who need all haplotypes."""
@@ -59,8 +60,7 @@ def run_clade_passes(
         return need
 
     def work(first: int, last: int) -> None:
-        targets = range(first, last) if k <= MOST_HAPLOTYPES else few(first, last)
-        impute_lanes(targets, queries, codes, cells, model, clades, ranking, out)
+        impute(range(first, last) if k <= MOST_HAPLOTYPES else few(first, last))
 
     in_parts(work, n, LANES, threads, progress)
     return out

@@ -10,6 +10,7 @@ nothing of what is imputed there. Without clades d is 0: the model of Li & Steph
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,8 +22,6 @@ from .lanes import LANES, above, first_bit, load, spread, store
 from .ranking import LEAST_RANKED, Ranking, insert
 from .tables import Cells, CladeModel, Queries
 
-# In larger panels it pays to look at few haplotypes one by one.
-MOST_HAPLOTYPES = 16_384
 # What is kept of typed sites takes so many bytes at most.
 KEPT_BYTES = 64 << 20
 
@@ -94,15 +93,21 @@ def _fill_emission(t, targets, queries, err, work):
 
 
 @_jit
-def _cross(t, there, x, total, codes, model, clades, work, out):
-    """Probabilities at site ``there``, a neighbour of typed site t, from x, those at t, whose sum after the emission is
-    ``total``. Returns their sum after the emission."""
+def _cross(t, there, x, total, back, row, codes, model, clades, work, out):
+    """Probabilities at typed site ``there``, next to t, from x, those at t, whose sum after the emission is ``total``.
+    Returns their sum after the emission. Where both sites are one it is where things begin: x counts for nothing.
+
+    back: whether they are backward ones; ``row`` is then where the forward ones of ``there`` are, and ``posterior``,
+    ``scale`` and ``alleles`` of it are filled.
+    """
     k, gap, sums, result = codes.shape[1], min(t, there), work.clades, spread(_ZERO)
     emission, emission_there, code, code_there = work.emission[t % 2], work.emission[there % 2], codes[t], codes[there]
-    stays, inflow = spread(_ONE - model.switch[gap + 1]) / total, spread(model.switch[gap + 1] / np.float32(k))
-    clade = work.together
+    switch, start = (model.switch[gap + 1], False) if t != there else (_ONE, True)
+    stays, inflow, clade = spread(_ONE - switch), spread(switch / np.float32(k)), work.together
     store(sums, 0, inflow)
-    if len(clades.clade):
+    if not start:
+        stays = stays / total
+    if len(clades.clade) and not start:
         clade, first, n = clades.clade[gap], clades.start[gap], clades.start[gap + 1] - clades.start[gap]
         _clear(sums, n)
         for j in range(k):
@@ -111,25 +116,23 @@ def _cross(t, there, x, total, codes, model, clades, work, out):
         for c in range(n):
             store(sums, c, load(sums, c) * (drift * spread(clades.share[first + c])) + inflow)
         stays = stays * spread(_ONE - model.drift[gap])
+    if not back:
+        for j in range(k):
+            value = load(x, j) * load(emission, code[j]) * stays + load(sums, clade[j])
+            store(out, j, value)
+            result = result + value * load(emission_there, code_there[j])
+        return result
+    forward, posterior, alleles, sum_there = work.forward[row], work.posterior[there % 2], work.alleles, spread(_ZERO)
     for j in range(k):
         value = load(x, j) * load(emission, code[j]) * stays + load(sums, clade[j])
         store(out, j, value)
-        result = result + value * load(emission_there, code_there[j])
-    return result
-
-
-@_jit
-def _begin(t, codes, work, out):
-    """Probabilities at the first or last typed site, t. Returns their sum after the emission."""
-    emission, code, per, result = (
-        work.emission[t % 2],
-        codes[t],
-        spread(_ONE / np.float32(codes.shape[1])),
-        spread(_ZERO),
-    )
-    for j in range(codes.shape[1]):
-        store(out, j, per)
-        result = result + per * load(emission, code[j])
+        value = value * load(emission_there, code_there[j])
+        result = result + value
+        value = value * load(forward, j)
+        store(posterior, j, value)
+        _add(alleles, code_there[j], value)
+        sum_there = sum_there + value
+    store(work.scale, there % 2, spread(_ONE) / sum_there)
     return result
 
 
@@ -141,26 +144,12 @@ def _forward(begin, end, stop, targets, queries, codes, model, clades, work):
     for t in range(begin, stop):
         out = work.forward[t - begin] if t < end else work.entering[piece + 1]
         _fill_emission(t, targets, queries, model.err, work)
-        if t == 0:
-            store(work.sums, 0, _begin(0, codes, work, out))
-        elif t == begin:
+        if t == begin and t:
             out[:] = work.entering[piece]
-        else:
-            total = load(work.sums, t - 1)
-            store(work.sums, t, _cross(t - 1, t, work.forward[t - 1 - begin], total, codes, model, clades, work, out))
-
-
-@_jit_inline
-def _multiply(t, row, codes, work):
-    """Fills ``posterior``, ``scale`` and ``alleles`` of typed site t."""
-    forward, backward, posterior = work.forward[row], work.backward[t % 2], work.posterior[t % 2]
-    emission, code, total = work.emission[t % 2], codes[t], spread(_ZERO)
-    for j in range(len(code)):
-        value = load(forward, j) * load(backward, j) * load(emission, code[j])
-        store(posterior, j, value)
-        _add(work.alleles, code[j], value)
-        total = total + value
-    store(work.scale, t % 2, spread(_ONE) / total)
+            continue
+        before, total = max(t - 1, 0), load(work.sums, max(t - 1, 0))
+        x = work.forward[before - begin]
+        store(work.sums, t, _cross(before, t, x, total, False, 0, codes, model, clades, work, out))
 
 
 @_jit
@@ -276,7 +265,7 @@ def _impute(targets, queries, codes, cells, model, clades, ranking, work, out):
     """targets: (LANES,) int64, -1 for none."""
     queries, cells, model, clades = Queries(*queries), Cells(*cells), CladeModel(*model), Clades(*clades)
     ranking, work = Ranking(*ranking), LaneScratch(*work)
-    pieces, sites, t_all, emitted = len(work.entering), len(work.forward), len(codes), spread(_ZERO)
+    pieces, sites, t_all, emitted = len(work.entering), len(work.forward), len(codes), spread(_ONE)
     for visit in range(2 * pieces - 1):
         # To the last piece and back.
         piece = min(visit, 2 * (pieces - 1) - visit)
@@ -287,39 +276,44 @@ def _impute(targets, queries, codes, cells, model, clades, ranking, work, out):
             _fill_emission(end, targets, queries, model.err, work)
         for t in range(end - 1, low - 1, -1):
             _fill_emission(t, targets, queries, model.err, work)
-            backward = work.backward[t % 2]
-            if t + 1 == t_all:
-                emitted = _begin(t, codes, work, backward)
-            else:
-                emitted = _cross(t + 1, t, work.backward[(t + 1) % 2], emitted, codes, model, clades, work, backward)
+            after = min(t + 1, t_all - 1)
             _clear(work.alleles, queries.typed_rows[t, 1] - queries.typed_rows[t, 0] + 1)
-            _multiply(t, t - begin, codes, work)
+            x, out_there, row = work.backward[after % 2], work.backward[t % 2], t - begin
+            emitted = _cross(after, t, x, emitted, True, row, codes, model, clades, work, out_there)
             _leave_one_out(t, targets, queries, work, out)
             if len(cells.row_start):
                 for gap in range(t, t - 1 if t else -2, -1):
                     _impute_gap(gap, t_all, targets, queries, cells, work, out)
                 if ranking.haplotypes.shape[2]:
-                    _rank(t, t - begin, t_all, targets, codes, ranking, work)
+                    _rank(t, row, t_all, targets, codes, ranking, work)
 
 
-def impute_lanes(
-    targets: Sequence[int],
-    queries: Queries,
-    codes: np.ndarray,
-    cells: Cells,
-    model: CladeModel,
-    clades: Clades,
-    ranking: Ranking,
-    out: np.ndarray,
-) -> None:
-    """Imputes some target haplotypes of one window; releases the GIL. clades: of no gaps for none.
+class LanePasses:
+    """The pass over targets of one window, each thread in room of its own. clades: of no gaps for none.
 
     out: (n, r) float32, receives ALT probabilities; at the rows of typed sites the leave-one-out ones. With no cells
     only the latter. ranking: of stretches of one typed site; receives what it asks for, with cells only.
     """
-    (t, k), m = codes.shape, ranking.haplotypes.shape[2]
-    tables = tuple(map(tuple, (queries, cells, model, clades, ranking, LaneScratch.of(t, k, m, clades))))
-    for begin in range(0, len(targets), LANES):
-        lanes = np.full(LANES, -1)
-        lanes[: len(targets) - begin] = targets[begin : begin + LANES]
-        _impute(lanes, tables[0], codes, *tables[1:], out)
+
+    def __init__(
+        self,
+        queries: Queries,
+        codes: np.ndarray,
+        cells: Cells,
+        model: CladeModel,
+        clades: Clades,
+        ranking: Ranking,
+        out: np.ndarray,
+    ):
+        self._sizes = *codes.shape, ranking.haplotypes.shape[2], clades
+        self._reads = tuple(queries), codes, *map(tuple, (cells, model, clades, ranking))
+        self._out, self._room = out, threading.local()
+
+    def __call__(self, targets: Sequence[int]) -> None:
+        """Imputes these; releases the GIL."""
+        if not hasattr(self._room, "work"):
+            self._room.work = tuple(LaneScratch.of(*self._sizes))
+        for begin in range(0, len(targets), LANES):
+            lanes = np.full(LANES, -1)
+            lanes[: len(targets) - begin] = targets[begin : begin + LANES]
+            _impute(lanes, *self._reads, self._room.work, self._out)

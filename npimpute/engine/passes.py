@@ -13,7 +13,7 @@ from ..context.windows import Window
 from .clades import Clades
 from .collapse import collapse_typed, collapse_untyped
 from .forward_backward import impute_range
-from .lane_passes import MOST_HAPLOTYPES, impute_lanes
+from .lane_passes import LanePasses
 from .lanes import LANES
 from .ranking import Ranking
 from .tables import Blocks, Cells, CladeModel, Model, Queries
@@ -23,6 +23,8 @@ MIN_CM = 1e-6
 # A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
 MIN_GROUPS, HAPLOTYPES_PER_GROUP = 32, 32
 CALLS_PER_THREAD = 8
+# In panels of up to so many haplotypes all of them for sixteen targets at a time cost less than groups of them for one.
+MOST_IN_LANES = 2_048
 
 
 class Prepared(NamedTuple):
@@ -86,16 +88,16 @@ def run_passes(
     (n, t), k = queries.observed.shape, codes.shape[1]
     model, ranking = prepared.model(ne, err), ranking or Ranking.of(n, t, 1, 0)
     out = np.empty((n, len(queries.fraction)), np.float32)
-    together = k <= MOST_HAPLOTYPES and not ranking.haplotypes.shape[2]
-    plain, no_clades = CladeModel(model.switch, model.switch[:0], model.err), Clades.none(k)
+    if k <= MOST_IN_LANES and not ranking.haplotypes.shape[2]:
+        plain = CladeModel(model.switch, model.switch[:0], model.err)
+        impute = LanePasses(queries, codes, cells, plain, Clades.none(k), ranking, out)
+        in_parts(lambda first, last: impute(range(first, last)), n, LANES, threads, progress)
+    else:
 
-    def work(first: int, last: int) -> None:
-        if together:
-            impute_lanes(range(first, last), queries, codes, cells, plain, no_clades, ranking, out)
-        else:
+        def work(first: int, last: int) -> None:
             impute_range(first, last, queries, blocks, cells, model, ranking, out)
 
-    in_parts(work, n, LANES if together else 1, threads, progress)
+        in_parts(work, n, 1, threads, progress)
     return out
 
 
