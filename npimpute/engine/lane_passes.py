@@ -209,12 +209,8 @@ def _rank(t, row, t_all, targets, codes, ranking, work):
     """The haplotypes of highest posterior at typed site t and the next one, added up, highest first, and what the
     network sees of them."""
     m, left, right, found, least = ranking.haplotypes.shape[2], t % 2, (t + 1) % 2, work.found, work.least
-    before, after, scale, scale_after = (
-        work.posterior[left],
-        work.posterior[right],
-        load(work.scale, left),
-        spread(_ZERO),
-    )
+    before, after = work.posterior[left], work.posterior[right]
+    scale, scale_after = load(work.scale, left), spread(_ZERO)
     if t + 1 < t_all:
         scale_after = load(work.scale, right)
     for lane in range(LANES):
