@@ -10,6 +10,7 @@ nothing of what is imputed there. Without clades d is 0: the model of Li & Steph
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,8 +23,9 @@ from .lanes import LANES, above, first_bit, load, spread, store
 from .ranking import LEAST_RANKED, Ranking, insert
 from .tables import Cells, CladeModel, Queries
 
-# What is kept of typed sites takes so many bytes at most.
-KEPT_BYTES = 64 << 20
+# Forward probabilities of so many bytes are kept at a time, or of as many typed sites as there are pieces then, if these
+# are more. More of either is no faster.
+KEPT_BYTES = 8 << 20
 
 _jit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
 # For functions with one caller, as in forward_backward.
@@ -57,7 +59,7 @@ class LaneScratch(NamedTuple):
 
     @staticmethod
     def of(t: int, k: int, m: int, clades: Clades) -> LaneScratch:
-        sites = min(t, max(1, KEPT_BYTES // (4 * LANES * k)))
+        sites = min(t, max(math.isqrt(t - 1) + 1, KEPT_BYTES // (4 * LANES * k)))
         shapes = {
             "entering": (-(-t // sites), k), "forward": (sites, k), "sums": (t,), "backward": (2, k),
             "posterior": (2, k), "scale": (2,), "emission": (2, 256), "clades": (k,), "alleles": (256,),
