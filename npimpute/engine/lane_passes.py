@@ -23,8 +23,8 @@ from .lanes import LANES, above, first_bit, load, spread, store
 from .ranking import LEAST_RANKED, Ranking, insert
 from .tables import Cells, CladeModel, Queries
 
-# Forward probabilities of so many bytes are kept at a time, or of as many typed sites as there are pieces then, if these
-# are more. More of either is no faster.
+# Forward probabilities of so many bytes are kept at a time, or of as many typed sites as there are then pieces, if that
+# is more. More yet is no faster.
 KEPT_BYTES = 8 << 20
 
 _jit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
