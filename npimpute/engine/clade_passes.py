@@ -45,9 +45,12 @@ def run_clade_passes(
     out = np.empty((n, len(queries.fraction)), np.float32)
     impute = LanePasses(queries, codes, cells, model, clades, ranking, out)
 
-    def few(first: int, last: int) -> list[int]:
-        """Those who need all haplotypes."""
-        stretch, need = stretches(prepared.blocks), []
+    if k <= MOST_HAPLOTYPES:
+        in_parts(lambda first, last: impute(range(first, last)), n, LANES, threads, progress)
+        return out
+    stretch, need_all = stretches(prepared.blocks), []
+
+    def few(first: int, last: int) -> None:
         work = FewScratch.of(t, k, int(stretch[-1]) + 1, LIKELIEST, m)
         reads = tuple(map(tuple, (queries, prepared.blocks, whole, tables.Scratch.of(prepared.blocks))))
         plain = tuple(map(tuple, (cells, model, clades, ranking, work)))
@@ -56,11 +59,8 @@ def run_clade_passes(
             if share >= LEAST_SHARE:
                 impute_few(q, reads[0], codes, plain[0], stretch, *plain[1:], out)
             else:
-                need.append(q)
-        return need
+                need_all.append(q)
 
-    def work(first: int, last: int) -> None:
-        impute(range(first, last) if k <= MOST_HAPLOTYPES else few(first, last))
-
-    in_parts(work, n, LANES, threads, progress)
+    in_parts(few, n, 1, threads, progress)
+    in_parts(lambda first, last: impute(need_all[first:last]), len(need_all), LANES, threads, lambda share: None)
     return out
