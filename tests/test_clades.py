@@ -233,6 +233,17 @@ def test_the_first_and_last_rows_and_one_typed_site(most, monkeypatch):
     np.testing.assert_allclose(p, LiStephens(NE, ERR).impute(window), atol=10 / 30 if most else 1e-4)
 
 
+@pytest.mark.parametrize("model", [LiStephens, CladeCopying])
+def test_no_probability_is_above_one(model):
+    most = 0
+    for seed in range(4):
+        window, _ = make_window(np.random.default_rng(seed), k=1500, every=6, n=9, missing=0.3)
+        p = model(NE, ERR).impute(window)
+        assert p.min() >= 0 and p.max() <= 1
+        most = max(most, p.max())
+    assert most > 0.9999
+
+
 def test_longer_stretches_are_refused():
     window, _ = make_window(np.random.default_rng(1))
     with pytest.raises(ConfigError, match="size 2: with clades a stretch has one typed site"):

@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from .clades import Clades
-from .lanes import LANES, above, first_bit, load, spread, store
+from .lanes import LANES, above, first_bit, less, load, spread, store
 from .ranking import LEAST_RANKED, Ranking, insert
 from .tables import Cells, CladeModel, Queries
 
@@ -202,7 +202,7 @@ def _impute_gap(gap, t_all, targets, queries, cells, work, out):
         for r in range(n_rows):
             f = queries.fraction[first + r]
             value = load(rows, 2 * r) * left * spread(_ONE - f) + load(rows, 2 * r + 1) * right * spread(f)
-            store(rows, r, value)
+            store(rows, r, less(value, spread(_ONE)))  # rounding may make it more
         _put(first, n_rows, targets, rows, 0, out)
 
 
