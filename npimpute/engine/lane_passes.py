@@ -177,7 +177,7 @@ def _leave_one_out(t, targets, queries, work, out):
 
 
 @_jit_inline
-def _impute_gap(gap, t_all, targets, queries, cells, work, out):
+def _impute_gap(gap, targets, queries, cells, work, out):
     """ALT probabilities of the rows after typed site ``gap`` (-1: before the first)."""
     mass, rows = work.classes, work.rows
     for cell in range(cells.gap_start[gap + 1], cells.gap_start[gap + 2]):
@@ -186,11 +186,12 @@ def _impute_gap(gap, t_all, targets, queries, cells, work, out):
         n_rows = cells.row_stop[cell] - first
         _clear(mass, 2 * n_classes)
         _clear(rows, 2 * n_rows)
-        for side in range(2):
-            if 0 <= gap + side < t_all:
-                posterior = work.posterior[(gap + side) % 2]
-                for j in range(len(classes)):
-                    _add(mass, 2 * np.int64(classes[j]) + side, load(posterior, j))
+        # Outside the typed sites ``fraction`` leaves the side out where there is none.
+        before, after = work.posterior[gap % 2], work.posterior[(gap + 1) % 2]
+        for j in range(len(classes)):
+            v = 2 * np.int64(classes[j])
+            _add(mass, v, load(before, j))
+            _add(mass, v + 1, load(after, j))
         for v in range(n_classes):
             left, right = load(mass, 2 * v), load(mass, 2 * v + 1)
             for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
@@ -281,7 +282,7 @@ def _impute(targets, queries, codes, cells, model, clades, ranking, work, out):
             _leave_one_out(t, targets, queries, work, out)
             if len(cells.row_start):
                 for gap in range(t, t - 1 if t else -2, -1):
-                    _impute_gap(gap, t_all, targets, queries, cells, work, out)
+                    _impute_gap(gap, targets, queries, cells, work, out)
                 if ranking.haplotypes.shape[2]:
                     _rank(t, row, t_all, targets, codes, ranking, work)
 
