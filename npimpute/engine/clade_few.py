@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from .clades import Clades
+from .compiled import any_order, any_order_inline, any_order_kernel
 from .forward_backward import add_up, negligible
 from .ranking import LEAST_RANKED, Ranking, insert
 from .spelling import pour_side, spell_classes
@@ -19,11 +19,6 @@ from .tables import Cells, CladeModel, Queries
 # What is kept of typed sites takes so many bytes at most, of each haplotype at each of them so many.
 KEPT_BYTES, KEPT_BYTES_EACH = 64 << 20, 24
 
-# As in forward_backward: no loop that sums may also store.
-_jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-_jit_inline = numba.njit(
-    nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", inline="always"
-)
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -81,13 +76,13 @@ class FewScratch(NamedTuple):
         )
 
 
-@_jit
+@any_order
 def _product(x, y, out):
     for i in range(len(x)):
         out[i] = x[i] * y[i]
 
 
-@_jit_inline
+@any_order_inline
 def _find_places(who, n_who, before, after, place):
     """Fills ``before`` and ``after``."""
     for w in range(1, len(n_who)):
@@ -102,7 +97,7 @@ def _find_places(who, n_who, before, after, place):
             place[left[i]] = -1
 
 
-@_jit
+@any_order
 def _renumber(who, clade, share, number, n, out, share_out):
     """Numbers the clades of ``who``, after the n that there are, as they come. Returns how many there are."""
     for i in range(len(who)):
@@ -114,7 +109,7 @@ def _renumber(who, clade, share, number, n, out, share_out):
     return n
 
 
-@_jit_inline
+@any_order_inline
 def _find_clades(gap, row, stretch, clades, work):
     """Fills ``left``, ``right``, ``share`` and ``n_clades``, at ``row``, of a gap."""
     clade, share = clades.clade[gap], clades.share[clades.start[gap] : clades.start[gap + 1]]
@@ -131,14 +126,14 @@ def _find_clades(gap, row, stretch, clades, work):
     work.n_clades[row] = n
 
 
-@_jit
+@any_order
 def _emissions(who, codes, observed, err, out):
     right, wrong = (_ONE - err, err) if observed >= 0 else (_ONE, _ONE)
     for i in range(len(who)):
         out[i] = right if codes[who[i]] == observed else wrong
 
 
-@_jit
+@any_order
 def _cross(x, total, clade, there, places, gap, row, k, model, work, out):
     """From one side of a gap, where x has the sum ``total``, to the other, where that is 1 but for what those had who
     take no part there. clade: of those on this side, there: on the other; places: of the latter on this side, empty
@@ -167,7 +162,7 @@ def _cross(x, total, clade, there, places, gap, row, k, model, work, out):
             out[i] = x[i] * keep + even[there[i]]
 
 
-@_jit
+@any_order
 def _step(t, row, k, stretch, model, work, out):
     """Forward probabilities at typed site t before its emission, from the site before, at ``row`` of what is kept."""
     w, n, before = stretch[t], work.n_who[stretch[t]], work.n_who[stretch[t - 1]]
@@ -176,7 +171,7 @@ def _step(t, row, k, stretch, model, work, out):
     _cross(x, work.sums[row], clade, there, places, t - 1, row, k, model, work, out)
 
 
-@_jit
+@any_order
 def _forward(begin, end, observed, codes, stretch, model, clades, work):
     """Fills what is kept of the typed sites begin..end-1, a piece, and of the gaps after them."""
     for t in range(begin, end):
@@ -193,7 +188,7 @@ def _forward(begin, end, observed, codes, stretch, model, clades, work):
             _find_clades(t, row, stretch, clades, work)
 
 
-@_jit_inline
+@any_order_inline
 def _forward_all(observed, codes, stretch, model, clades, work):
     """Fills ``entering``, and what is kept of the last piece."""
     sites, n = len(work.forward), work.n_who[0]
@@ -208,7 +203,7 @@ def _forward_all(observed, codes, stretch, model, clades, work):
             _product(out[:n], work.emitted, out)
 
 
-@_jit_inline
+@any_order_inline
 def _leave_one_out(posterior, who, codes, observed, match, err, alleles, out):
     """Probability of each ALT allele of a typed site without the target's own, into ``out``."""
     if len(out) == 1 and observed >= 0:
@@ -232,7 +227,7 @@ def _leave_one_out(posterior, who, codes, observed, match, err, alleles, out):
         out[r] = alleles[r + 1] / total
 
 
-@_jit_inline
+@any_order_inline
 def _find_likely(posterior, scale, who, k, likely, places, weight):
     """Haplotypes that matter, and their posterior with a sum of 1; returns how many."""
     bound, n = negligible(k) / scale, 0
@@ -245,13 +240,13 @@ def _find_likely(posterior, scale, who, k, likely, places, weight):
     return n
 
 
-@_jit
+@any_order
 def _pour(of, side, cells, cell, work):
     n = work.n_likely[of]
     pour_side(work.likely[of, :n], work.weight[of, :n], side, cells.classes, cell, work.classes)
 
 
-@_jit
+@any_order
 def _impute_gap(t, left, right, queries, cells, work, out):
     """ALT probabilities of the rows after typed site t. left, right: 0 or 1, whose likely haplotypes are the site's and
     the next one's, -1 where there is no such site."""
@@ -263,7 +258,7 @@ def _impute_gap(t, left, right, queries, cells, work, out):
         spell_classes(cell, cells, queries.fraction, work.classes, work.rows, out)
 
 
-@_jit_inline
+@any_order_inline
 def _rank(t, row, left, right, stretch, ranking, q, work):
     """The haplotypes of highest posterior at typed site t and the next one, highest first, and what the network sees of
     them. right: -1 where there is no next one."""
@@ -301,7 +296,7 @@ def _rank(t, row, left, right, stretch, ranking, q, work):
             ends[rank, 2], ends[rank, 3] = work.backward[right, place], posterior[right, place] * scale[right]
 
 
-@_jit_inline
+@any_order_inline
 def _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, ranking, work, out):
     """All of typed site t, kept at ``row``, and of the gap after it, from what ``emitted`` has of the next one, on to
     what it has of this one."""
@@ -333,7 +328,7 @@ def _backward_site(t, row, q, observed, queries, codes, cells, stretch, model, r
     _product(backward, match, work.emitted)
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
+@any_order_kernel
 def impute_few(q, queries, codes, cells, stretch, model, clades, ranking, work, out):
     """Target q. work: says who takes part. out: (n, r) float32, receives its ALT probabilities."""
     queries, cells, model, clades = Queries(*queries), Cells(*cells), CladeModel(*model), Clades(*clades)

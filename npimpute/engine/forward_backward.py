@@ -14,9 +14,9 @@ Source: Li & Stephens 2003, Genetics 165:2213, appendix A (the model); Das et al
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from .compiled import any_order, any_order_inline, any_order_kernel
 from .ranking import Ranking, add_to_ranks, take_ranks
 from .spelling import pour, pour_side, spell_classes
 from .tables import Blocks, Cells, Model, Queries, Scratch
@@ -30,29 +30,20 @@ TINY = np.float32(1e-30)
 # Likely haplotypes are found once for this many typed sites.
 STRETCH = 8
 
-# Sums may be taken in any order (reassoc), but always in the same one: no loop that sums may also store, or whether
-# its arrays lie close together in memory would decide which version of the loop runs.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-# Only the entry point is cached on disk, and its arguments are plain tuples: a cache that names classes of an older
-# version could not even be opened.
-_jit = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")
-# For functions with one caller: compiled with it, not before it as well, which takes half the time.
-_jit_inline = numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", inline="always")
 
-
-@_jit
+@any_order
 def negligible(k):
     """Posterior below which one of k haplotypes is left out of a dosage."""
     return np.float32(min(MAX_DROPPED / k, MIN_POSTERIOR))
 
 
-@_jit
+@any_order
 def fill(x, value):
     for i in range(len(x)):
         x[i] = value
 
 
-@_jit
+@any_order
 def _emit(alleles, observed, model, m, c, m_out, c_out):
     """m, c (groups,) times the emission of ``observed`` (-1 missing: 1) from each group's allele."""
     match = np.float32(1) - model.err if observed >= 0 else np.float32(1)
@@ -63,7 +54,7 @@ def _emit(alleles, observed, model, m, c, m_out, c_out):
         c_out[g] = c[g] * e
 
 
-@_jit
+@any_order
 def add_up(x):
     s = np.float32(0)
     for i in range(len(x)):
@@ -71,7 +62,7 @@ def add_up(x):
     return s
 
 
-@_jit
+@any_order
 def _mass(total, size, m, c):
     """Sum over groups of total(g) m(g) + size(g) c(g)."""
     s = np.float32(0)
@@ -80,7 +71,7 @@ def _mass(total, size, m, c):
     return s
 
 
-@_jit
+@any_order
 def _switch(m, c, keep, inflow, m_out, c_out):
     """A share of the mass stays (``keep``), the rest flows into every haplotype alike (``inflow`` each)."""
     for g in range(len(m)):
@@ -88,7 +79,7 @@ def _switch(m, c, keep, inflow, m_out, c_out):
         c_out[g] = c[g] * keep + inflow
 
 
-@_jit
+@any_order
 def _spell_out(x, start, m, c, out):
     """out(j) = x(j) m(g) + c(g) for every haplotype, in the block's order."""
     for g in range(len(m)):
@@ -97,13 +88,13 @@ def _spell_out(x, start, m, c, out):
             out[i] = x[i] * mg + cg
 
 
-@_jit
+@any_order
 def _group_sums(x, start, total):
     for g in range(len(start) - 1):
         total[g] = add_up(x[start[g] : start[g + 1]])
 
 
-@_jit
+@any_order
 def _group_products(x, y, start, product, x_max, y_max):
     for g in range(len(start) - 1):
         s, a, b = np.float32(0), np.float32(0), np.float32(0)
@@ -114,14 +105,14 @@ def _group_products(x, y, start, product, x_max, y_max):
         product[g], x_max[g], y_max[g] = s, a, b
 
 
-@_jit
+@any_order
 def _group_layout(blocks, i):
     """First places of block i's groups in its order and, last, k; and the groups' sizes."""
     first, last = blocks.group_offset[i], blocks.group_offset[i + 1]
     return blocks.group_start[first:last], blocks.group_size[first : last - 1]
 
 
-@_jit
+@any_order
 def _forward_block(blocks, i, start, size, observed, model, work, scales):
     """Fills ``forward`` through block i from ``entering``, each site as after its emission; ``between`` is then as
     after the switch into the next block. scales: (t,), receives what each site was multiplied with."""
@@ -141,7 +132,7 @@ def _forward_block(blocks, i, start, size, observed, model, work, scales):
             _switch(m, c, (np.float32(1) - rho) * scale, rho / np.float32(k), between_m, between_c)
 
 
-@_jit_inline
+@any_order_inline
 def forward_blocks(blocks, observed, model, work, scales):
     """Fills ``entering`` for every block."""
     k = len(work.spelled)
@@ -155,7 +146,7 @@ def forward_blocks(blocks, observed, model, work, scales):
             work.entering[i + 1, p] = work.spelled[source[p]]
 
 
-@_jit_inline
+@any_order_inline
 def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     """Posterior mass of each allele at a site without the target's own allele there, into ``out`` (codes,).
 
@@ -179,7 +170,7 @@ def _leave_one_out(alleles, observed, err, m, c, mb, cb, size, work, out):
     return z
 
 
-@_jit_inline
+@any_order_inline
 def _backward_groups(i, queries, observed, blocks, start, size, model, work, scales, out):
     """Fills ``backward`` and ``z`` through block i from its right end, and the leave-one-out probabilities into
     ``out``; ``spelled`` is then what enters block i - 1 from the right."""
@@ -208,7 +199,7 @@ def _backward_groups(i, queries, observed, blocks, start, size, model, work, sca
         _spell_out(work.leaving, start, work.backward[0, 0, :n], work.backward[1, 0, :n], work.spelled)
 
 
-@_jit_inline
+@any_order_inline
 def find_most(n_groups, first, last, work):
     """Fills ``most`` for the sites first..last-1 of the block."""
     most = work.most
@@ -225,7 +216,7 @@ def find_most(n_groups, first, last, work):
             most[3, g] = max(most[3, g], c[g] * cb[g] * scale)
 
 
-@_jit_inline
+@any_order_inline
 def _find_likely(i, blocks, start, first, last, work):
     """The haplotypes that may matter at one of the sites first..last-1 of block i into ``who``, with x and y, group
     by group; groups without any are passed over."""
@@ -249,7 +240,7 @@ def _find_likely(i, blocks, start, first, last, work):
     return n_active
 
 
-@_jit_inline
+@any_order_inline
 def _weigh_likely(s, n_active, weight, work):
     """Posterior of the likely haplotypes at site s of the block into ``weight``, rescaled to a sum of 1."""
     x, y, n = work.xy[0], work.xy[1], work.active_start[n_active]
@@ -264,7 +255,7 @@ def _weigh_likely(s, n_active, weight, work):
         weight[p] *= scale
 
 
-@_jit_inline
+@any_order_inline
 def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size, ranked, out):
     """ALT probabilities of the untyped rows after each of the typed sites first..last-1, all of block i (and, at the
     first typed site of all, before it). Stretches come from right to left."""
@@ -293,7 +284,7 @@ def _untyped_stretch(i, blocks, start, first, last, cells, fraction, work, size,
     work.n_who[2] = after
 
 
-@_jit_inline
+@any_order_inline
 def enter_block(i, queries, observed, blocks, model, work, scales, out):
     """All of block i that single haplotypes follow from; coming from its right end. Returns its groups' layout."""
     start, group_size = _group_layout(blocks, i)
@@ -304,7 +295,7 @@ def enter_block(i, queries, observed, blocks, model, work, scales, out):
     return start
 
 
-@_jit_inline
+@any_order_inline
 def leave_block(i, blocks, work):
     """``leaving`` is then that of block i - 1."""
     if i:
@@ -313,7 +304,7 @@ def leave_block(i, blocks, work):
             work.leaving[target[p]] = work.spelled[p]
 
 
-@_jit_inline
+@any_order_inline
 def _backward_block(i, queries, observed, blocks, cells, model, work, size, ranked, scales, out):
     """Imputes from the right end of block i to its left; ``leaving`` is then that of block i - 1."""
     start = enter_block(i, queries, observed, blocks, model, work, scales, out)
@@ -325,7 +316,7 @@ def _backward_block(i, queries, observed, blocks, cells, model, work, size, rank
     leave_block(i, blocks, work)
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
+@any_order_kernel
 def _impute_range(first, last, queries, blocks, cells, model, ranking, work, out):
     queries, blocks, cells = Queries(*queries), Blocks(*blocks), Cells(*cells)
     model, ranking, work = Model(*model), Ranking(*ranking), Scratch(*work)

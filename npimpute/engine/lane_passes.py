@@ -15,10 +15,10 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from .clades import Clades
+from .compiled import in_order, in_order_inline, in_order_kernel
 from .lanes import LANES, above, first_bit, less, load, spread, store
 from .ranking import LEAST_RANKED, Ranking, insert
 from .tables import Cells, CladeModel, Queries
@@ -27,9 +27,6 @@ from .tables import Cells, CladeModel, Queries
 # is more. More yet is no faster.
 KEPT_BYTES = 8 << 20
 
-_jit = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy")
-# For functions with one caller, as in forward_backward.
-_jit_inline = numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy", inline="always")
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -73,18 +70,18 @@ class LaneScratch(NamedTuple):
         )
 
 
-@_jit
+@in_order
 def _clear(x, n):
     for i in range(n):
         store(x, i, spread(_ZERO))
 
 
-@_jit
+@in_order
 def _add(x, i, value):
     store(x, i, load(x, i) + value)
 
 
-@_jit
+@in_order
 def _fill_emission(t, targets, queries, err, work):
     """That of typed site t."""
     out = work.emission[t % 2]
@@ -94,7 +91,7 @@ def _fill_emission(t, targets, queries, err, work):
             out[code, lane] = _ONE if seen < 0 else (_ONE - err if seen == code else err)
 
 
-@_jit
+@in_order
 def _cross(t, there, x, total, back, row, codes, model, clades, work, out):
     """Probabilities at typed site ``there``, next to t, from x, those at t, whose sum after the emission is ``total``.
     Returns their sum after the emission. Where both sites are one it is where things begin: x counts for nothing.
@@ -138,7 +135,7 @@ def _cross(t, there, x, total, back, row, codes, model, clades, work, out):
     return result
 
 
-@_jit_inline
+@in_order_inline
 def _forward(begin, end, stop, targets, queries, codes, model, clades, work):
     """Fills ``forward`` for the typed sites begin..end-1, a piece, and for those up to stop-1 ``entering`` of the next
     one, and ``sums``."""
@@ -154,7 +151,7 @@ def _forward(begin, end, stop, targets, queries, codes, model, clades, work):
         store(work.sums, t, _cross(before, t, x, total, False, 0, codes, model, clades, work, out))
 
 
-@_jit
+@in_order
 def _put(first, n, targets, values, begin, out):
     """Values of n rows, from vector ``begin`` on."""
     for lane in range(LANES):
@@ -163,7 +160,7 @@ def _put(first, n, targets, values, begin, out):
                 out[targets[lane], first + r] = values[begin + r, lane]
 
 
-@_jit_inline
+@in_order_inline
 def _leave_one_out(t, targets, queries, work, out):
     """Probability of each ALT allele of typed site t without the target's own."""
     first, last, alleles, total = queries.typed_rows[t, 0], queries.typed_rows[t, 1], work.alleles, spread(_ZERO)
@@ -176,7 +173,7 @@ def _leave_one_out(t, targets, queries, work, out):
     _put(first, last - first, targets, alleles, 1, out)
 
 
-@_jit_inline
+@in_order_inline
 def _impute_gap(gap, targets, queries, cells, work, out):
     """ALT probabilities of the rows after typed site ``gap`` (-1: before the first)."""
     mass, rows = work.classes, work.rows
@@ -207,7 +204,7 @@ def _impute_gap(gap, targets, queries, cells, work, out):
         _put(first, n_rows, targets, rows, 0, out)
 
 
-@_jit_inline
+@in_order_inline
 def _rank(t, row, t_all, targets, codes, ranking, work):
     """The haplotypes of highest posterior at typed site t and the next one, added up, highest first, and what the
     network sees of them."""
@@ -259,7 +256,7 @@ def _rank(t, row, t_all, targets, codes, ranking, work):
                 ends[rank, 3] = after[j, lane] * work.scale[right, lane]
 
 
-@numba.njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy", cache=True)
+@in_order_kernel
 def _impute(targets, queries, codes, cells, model, clades, ranking, work, out):
     """targets: (LANES,) int64, -1 for none."""
     queries, cells, model, clades = Queries(*queries), Cells(*cells), CladeModel(*model), Clades(*clades)

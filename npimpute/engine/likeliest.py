@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-import numba
 import numpy as np
 
+from .compiled import any_order, any_order_kernel
 from .forward_backward import (
     STRETCH,
     add_up,
@@ -22,8 +22,6 @@ from .tables import Blocks, Model, Queries, Scratch
 # Scores are sorted by their exponent and three more bits.
 BUCKETS = 2048
 
-_jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-
 
 def stretches(blocks: Blocks) -> np.ndarray:
     """(t,) int64: which of the stretches that ``find_likeliest`` tells of each typed site is in."""
@@ -35,7 +33,7 @@ def stretches(blocks: Blocks) -> np.ndarray:
     return np.searchsorted(np.sort(starts), np.arange(blocks.site_start[-1]), side="right") - 1
 
 
-@_jit
+@any_order
 def _take_highest(who, score, n, counts, out):
     """Those of the n haplotypes ``who`` with the highest scores, as many as ``out`` takes, into it; returns how many,
     and about their share of all scores. counts: (BUCKETS,)
@@ -68,7 +66,7 @@ def _take_highest(who, score, n, counts, out):
     return taken, (above + among) / add_up(score[:n])
 
 
-@_jit
+@any_order
 def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
     """``find_likeliest`` for the sites first..last-1 of block i."""
     n_groups, n, most = len(start) - 1, 0, work.most
@@ -88,7 +86,7 @@ def _likeliest_of_stretch(i, blocks, start, first, last, work, counts, out):
     return _take_highest(who, score, n, counts, out)
 
 
-@numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy", cache=True)
+@any_order_kernel
 def find_likeliest(q, queries, blocks, model, work, scales, loo, out, n_out):
     """Panel haplotypes that have the most posterior at some site of a stretch (``stretches``), at most m of them, in
     any order. Returns their share of what all have, in the stretch where that is least.

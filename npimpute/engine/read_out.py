@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from .compiled import in_order, in_order_inline, in_order_kernel
 from .copying import (
     CERTAIN,
     FLOOR,
@@ -25,11 +25,6 @@ from .copying import (
 from .lanes import LANES, exp, greater, less, load, log, spread, store
 from .self_imputed import FEATURES
 
-# Sums may be taken in any order, but always in the same one: no loop that sums may also store.
-_jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
-# With vectors, whose sums are in order. For functions with one caller, as in forward_backward: inline.
-_jit_lanes = numba.njit(nogil=True, error_model="numpy")
-_jit_inline = numba.njit(nogil=True, error_model="numpy", inline="always")
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _FLOOR = np.float32(ROW_FLOOR)
 
@@ -127,7 +122,7 @@ def _transposed(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight.T)
 
 
-@_jit
+@in_order
 def _linear(x, weight, bias, out):
     """Of a column's features."""
     a, b, c, d = x[0], x[1], x[2], x[3]
@@ -135,7 +130,7 @@ def _linear(x, weight, bias, out):
         out[h] = bias[h] + (a * weight[0, h] + b * weight[1, h]) + (c * weight[2, h] + d * weight[3, h])
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@in_order_kernel
 def _read(haplotype, weights, after, before):
     left, right, bias = weights
     none = np.zeros_like(bias)
@@ -153,9 +148,9 @@ def read(sequences: Sequences, weights: ReadWeights) -> tuple[np.ndarray, np.nda
     return after, before
 
 
-@_jit_inline
+@in_order_inline
 def _gather(q, found, rows, sequences, after, before, p, work):
-    """Fills ``where``, ``there``, ``carries``, ``states`` and what the read-out sees of sites; of rows ``found``."""
+    """Fills ``there``, ``carries``, ``tokens`` and what the read-out sees of sites, of the rows ``found``."""
     bits, stretch, all_left, all_right, fraction, _, known = rows
     haplotypes, _, site, posterior, number = sequences
     m, n = haplotypes.shape[1], after.shape[3]
@@ -181,7 +176,7 @@ def _gather(q, found, rows, sequences, after, before, p, work):
             x[ROW_FEATURES + i, lane] = known[r, i]
 
 
-@_jit_inline
+@in_order_inline
 def _tokens(weights, m, work):
     """Each haplotype's token, and its posterior after correction."""
     row, token, bias, correction, shift = weights[:5]
@@ -202,7 +197,7 @@ def _tokens(weights, m, work):
         store(work.weight, i, there * exp(total))
 
 
-@_jit_inline
+@in_order_inline
 def _pool(m, n, at, work):
     """Sums over haplotypes of posterior and corrected posterior, and weighted means of the tokens of carriers and of
     the others, from x[at] on. Returns log odds of ALT."""
@@ -241,7 +236,7 @@ def _pool(m, n, at, work):
     return base
 
 
-@_jit_lanes
+@in_order
 def _layer(x, weight, bias, out):
     """A linear layer and SiLU. weight: (outputs, inputs)."""
     for h in range(len(bias)):
@@ -251,12 +246,12 @@ def _layer(x, weight, bias, out):
         store(out, h, value / (spread(_ONE) + exp(spread(_ZERO) - value)))
 
 
-@_jit
+@in_order
 def _unsure(p):
     return CERTAIN < p < _ONE - np.float32(CERTAIN)
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@in_order_kernel
 def _find_unsure(p, stretch, untyped, wanted):
     for q in range(len(p)):
         for r in range(p.shape[1]):
@@ -271,7 +266,7 @@ def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
     return wanted
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@in_order_kernel
 def _read_out(p, sequences, after, before, rows, weights, work):
     work, untyped, found, n = Scratch(*work), rows[5], np.zeros(LANES, np.int64), 0
     w1, b1, w2, b2, w3, b3 = weights[5:]

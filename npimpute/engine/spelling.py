@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_jit = numba.njit(nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy")
+from .compiled import any_order
 
 
-@_jit
+@any_order
 def pour(who, left, right, classes, cell, mass):
     """Adds the posterior of likely haplotypes on both sides of a cell to their classes' mass.
 
@@ -33,7 +32,7 @@ def pour(who, left, right, classes, cell, mass):
         mass[v, 1] += right[p]
 
 
-@_jit
+@any_order
 def pour_side(who, weight, side, classes, cell, mass):
     """``pour`` on one side."""
     n = len(who)
@@ -47,7 +46,7 @@ def pour_side(who, weight, side, classes, cell, mass):
         mass[classes[who[p], cell], side] += weight[p]
 
 
-@_jit
+@any_order
 def spell_classes(cell, cells, fraction, mass, rows, out):
     """ALT probabilities of a cell's rows into ``out`` (r,) from the mass of its classes, which is 0 afterwards. rows:
     see ``tables.Scratch``.
