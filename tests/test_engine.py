@@ -7,7 +7,7 @@ import pytest
 
 from npimpute.context.windows import Window, WindowSize, cut_windows
 from npimpute.engine import reference
-from npimpute.engine.collapse import collapse_typed, collapse_untyped, cut_cells
+from npimpute.engine.cells import cut_cells, find_cells
 from npimpute.engine.li_stephens import LiStephens
 from npimpute.errors import ConfigError
 from npimpute.panel.genetic_map import read_genetic_map

@@ -49,12 +49,38 @@ def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -
 
 
 @numba.njit(nogil=True)
-def _mixed(x):
+def mixed(x):
     """A number that looks random for every number (splitmix64; Steele, Lea & Flood 2014)."""
     x = np.uint64(x + 1) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+@numba.njit(nogil=True)
+def table_for(k):
+    """Room for ``number`` to work in."""
+    size = 1
+    while size < 2 * k:
+        size *= 2
+    return np.empty(size, np.int32), np.empty(k, np.uint64)
+
+
+@numba.njit(nogil=True)
+def number(keys, table, out):
+    """Numbers distinct keys (k,) by where each comes first, into ``out`` (k,); returns how many there are."""
+    places, seen = table
+    places[:] = -1
+    n, mask = 0, np.uint64(len(places) - 1)
+    for j in range(len(keys)):
+        at = np.int64(keys[j] & mask)
+        while places[at] >= 0 and seen[places[at]] != keys[j]:
+            at = (at + 1) & np.int64(mask)
+        if places[at] < 0:
+            places[at], seen[n] = n, keys[j]
+            n += 1
+        out[j] = places[at]
+    return n
 
 
 @numba.njit(nogil=True)
@@ -73,32 +99,20 @@ def _find(bits, carriers, rows, first, last, clade, start):
     # Haplotypes are equal over rows if the keys of what they carry there have the same exclusive or.
     k = clade.shape[1]
     sums, low, high = np.zeros(k, np.uint64), 0, 0
-    share = np.empty(k, np.float32)
-    size = 1
-    while size < 2 * k:
-        size *= 2
-    table, members = np.empty(size, np.int32), np.empty(k, np.int64)
-    keys = np.empty(k, np.uint64)
+    share, members, table = np.empty(k, np.float32), np.empty(k, np.int64), table_for(k)
     for gap in range(len(first)):
         while high < last[gap]:
             r = rows[high]
-            _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), _mixed(r), sums)
+            _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), mixed(r), sums)
             high += 1
         while low < first[gap]:
             r = rows[low]
-            _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), _mixed(r), sums)
+            _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), mixed(r), sums)
             low += 1
-        table[:] = -1
-        n = 0
+        n = number(sums, table, clade[gap])
+        members[:n] = 0
         for j in range(k):
-            at = np.int64(sums[j] & np.uint64(size - 1))
-            while table[at] >= 0 and keys[table[at]] != sums[j]:
-                at = (at + 1) & (size - 1)
-            if table[at] < 0:
-                table[at], keys[n], members[n] = n, sums[j], 0
-                n += 1
-            clade[gap, j] = table[at]
-            members[table[at]] += 1
+            members[clade[gap, j]] += 1
         start[gap + 1] = start[gap] + n
         while start[gap + 1] > len(share):
             share = np.concatenate((share, np.empty_like(share)))

@@ -147,7 +147,8 @@ def sequences(copying: Copying, first: int, wanted: np.ndarray, flank: int) -> S
     if len(ranking.ends):
         _fill_between_two(first, prepared.queries.observed, copying.codes, tuple(ranking), per_site, tuple(out))
         return out
-    known = (prepared.queries.observed, copying.codes, *copying.model, tuple(ranking), per_site)
+    switch, _, err = copying.model
+    known = (prepared.queries.observed, copying.codes, switch, err, tuple(ranking), per_site)
     # A haplotype's passes serve all the stretches that it is in.
     by_haplotype = np.where(wanted[..., None], ranking.haplotypes[first:last], -1).reshape(len(wanted), -1)
     order = np.argsort(by_haplotype, axis=1, kind="stable")

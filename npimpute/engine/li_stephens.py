@@ -15,13 +15,10 @@ import numpy as np
 from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
-from .clade_passes import run_clade_passes
-from .clades import find_clades
 from .copying import Copying, CopyingConfig
 from .parameters import START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
-from .tables import CladeModel
 
 # With clades: rows around a gap over which they are equal, and the rates of switching and of drifting, over that of
 # switching without them.
@@ -87,10 +84,10 @@ class LiStephens:
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
     ) -> tuple[np.ndarray, Prepared, Ranking]:
         self.settle(window)
-        prepared = prepare(window, self._threads)
+        prepared = prepare(window, self._threads, size)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k))
-        ne = self._share * self.ne
-        return run_passes(prepared, ne, self.error_rate, self._threads, ranking, progress), prepared, ranking
+        model = prepared.model(self._share * self.ne, self.error_rate)
+        return run_passes(prepared, model, self._threads, ranking, progress), prepared, ranking
 
 
 class CladeCopying(LiStephens):
@@ -107,14 +104,11 @@ class CladeCopying(LiStephens):
         if size != 1:
             raise ConfigError(f"size {size}: with clades a stretch has one typed site")
         self.settle(window)
-        prepared = prepare(window, self._threads)
-        found = find_clades(window.panel.bits, window.panel.k, prepared.queries.typed_rows, BEYOND)
+        prepared = prepare(window, self._threads, beyond=BEYOND)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
         ne = self._share * self.ne
-        switch, err = prepared.model(SWITCHING * ne, self.error_rate)
-        model = CladeModel(switch, prepared.model(DRIFTING * ne, err).switch[1:], err)
-        whole = prepared.model(self.ne, err)
-        return run_clade_passes(prepared, whole, model, found, self._threads, ranking, progress), prepared, ranking
+        model = prepared.model(SWITCHING * ne, self.error_rate, DRIFTING * ne)
+        return run_passes(prepared, model, self._threads, ranking, progress), prepared, ranking
 
 
 def copying_model(

@@ -123,7 +123,7 @@ class _Fit:
 
     def p(self, ne: float, err: float) -> np.ndarray:
         """See ``run_passes``."""
-        return run_passes(self._prepared, ne, err, self._threads)
+        return run_passes(self._prepared, self._prepared.model(ne, err), self._threads)
 
     def _miss(self, ne: float, err: float) -> np.ndarray:
         """(n, useful sites) probability of another allele than the observed; NaN where missing."""

@@ -10,21 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..context.windows import Window
-from .clades import Clades
-from .collapse import collapse_typed, collapse_untyped
-from .forward_backward import impute_range
-from .lane_passes import LanePasses
+from .cells import find_cells
+from .clades import Clades, find_clades
+from .group_passes import GroupPasses
+from .groups import Groups, find_groups
 from .lanes import LANES
 from .ranking import Ranking
-from .tables import Blocks, Cells, CladeModel, Model, Queries
+from .tables import Cells, Model, Queries
 
 # Sites closer than this are taken to be this far apart (about 1 bp), so that a switch is never impossible.
 MIN_CM = 1e-6
-# A block takes sites while its distinct haplotypes are few beside the panel's; measured best between 16 and 64.
-MIN_GROUPS, HAPLOTYPES_PER_GROUP = 32, 32
 CALLS_PER_THREAD = 8
-# In panels of up to so many haplotypes all of them for sixteen targets at a time cost less than groups of them for one.
-MOST_IN_LANES = 2_048
 
 
 class Prepared(NamedTuple):
@@ -32,30 +28,34 @@ class Prepared(NamedTuple):
     typed sites."""
 
     queries: Queries
-    blocks: Blocks
+    groups: Groups
     cells: Cells
     cm: np.ndarray
     codes: np.ndarray
 
-    def model(self, ne: float, err: float) -> Model:
+    def model(self, ne: float, err: float, drift: float = 0.0) -> Model:
+        """drift: as much of it within the clade as there is with ``ne`` over the whole panel."""
         distance = np.maximum(np.diff(self.cm), MIN_CM)
-        switch = -np.expm1(-0.04 * ne * distance / self.codes.shape[1])
-        return Model(np.append(0, switch).astype(np.float32), np.float32(err))
+        switches = [-np.expm1(-0.04 * x * distance / self.codes.shape[1]) for x in (ne, drift)]
+        return Model(np.append(0, switches[0]).astype(np.float32), switches[1].astype(np.float32), np.float32(err))
 
 
-def prepare(window: Window, threads: int) -> Prepared:
-    """threads: of the search for distinct haplotypes; the result does not depend on it."""
-    k, rows = window.panel.k, window.panel.row_start()
+def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = None) -> Prepared:
+    """threads: of the search for distinct haplotypes; the result does not depend on it. size: typed sites of a stretch,
+    if some are ranked. beyond: see ``find_clades``; None for a model without clades."""
+    k, rows, bits = window.panel.k, window.panel.row_start(), window.panel.bits
     typed_rows = np.stack([rows[window.typed], rows[window.typed + 1]], axis=1)
     codes = np.zeros((len(typed_rows), k), np.uint8)
     for alt in range(int(np.diff(typed_rows).max())):
         has = np.flatnonzero(np.diff(typed_rows)[:, 0] > alt)
         codes[has] += window.panel.alleles(typed_rows[has, 0] + alt) * np.uint8(alt + 1)
     gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
+    cells, classes = find_cells(bits, k, gap_start, gap_stop, threads)
+    clades = Clades.none(k) if beyond is None else find_clades(bits, k, typed_rows, beyond)
     return Prepared(
         Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
-        collapse_typed(codes, max(MIN_GROUPS, k // HAPLOTYPES_PER_GROUP)),
-        collapse_untyped(window.panel.bits, k, gap_start, gap_stop, threads),
+        find_groups(codes, cells, classes, clades, size),
+        cells,
         window.cm[window.typed],
         codes,
     )
@@ -74,8 +74,7 @@ def _fractions(window: Window, rows: np.ndarray) -> np.ndarray:
 
 def run_passes(
     prepared: Prepared,
-    ne: float,
-    err: float,
+    model: Model,
     threads: int,
     ranking: Ranking | None = None,
     progress: Callable[[float], None] = lambda share: None,
@@ -84,35 +83,19 @@ def run_passes(
 
     progress: called with the share that is done. The result does not depend on ``threads``.
     """
-    queries, blocks, cells, codes = prepared.queries, prepared.blocks, prepared.cells, prepared.codes
-    (n, t), k = queries.observed.shape, codes.shape[1]
-    model, ranking = prepared.model(ne, err), ranking or Ranking.of(n, t, 1, 0)
-    out = np.empty((n, len(queries.fraction)), np.float32)
-    if k <= MOST_IN_LANES and not ranking.haplotypes.shape[2]:
-        plain = CladeModel(model.switch, model.switch[:0], model.err)
-        impute = LanePasses(queries, codes, cells, plain, Clades.none(k), ranking, out)
-        in_parts(lambda first, last: impute(range(first, last)), n, LANES, threads, progress)
-    else:
-
-        def work(first: int, last: int) -> None:
-            impute_range(first, last, queries, blocks, cells, model, ranking, out)
-
-        in_parts(work, n, 1, threads, progress)
-    return out
-
-
-def in_parts(
-    work: Callable[[int, int], None], n: int, size: int, threads: int, progress: Callable[[float], None]
-) -> None:
-    """Calls ``work`` with the ends of parts of range(n), several for each thread, which run side by side; all but the
-    last have a multiple of ``size``. progress: called with the share that is done."""
-    pieces = -(-n // size)
-    ends = np.minimum(np.linspace(0, pieces, min(pieces, CALLS_PER_THREAD * threads) + 1).astype(int) * size, n)
+    queries, groups, cells = prepared.queries, prepared.groups, prepared.cells
+    n, t = queries.observed.shape
+    out, ranking = np.empty((n, len(queries.fraction)), np.float32), ranking or Ranking.of(n, t, 1, 0)
+    impute = GroupPasses(queries, groups, cells, model, ranking, out)
+    # Several calls for each thread.
+    pieces = -(-n // LANES)
+    ends = np.minimum(np.linspace(0, pieces, min(pieces, CALLS_PER_THREAD * threads) + 1).astype(int) * LANES, n)
     with ThreadPoolExecutor(threads) as pool:
-        calls = [pool.submit(work, *pair) for pair in itertools.pairwise(ends)]
+        calls = [pool.submit(impute, range(*pair)) for pair in itertools.pairwise(ends)]
         for done, call in enumerate(calls, 1):
             call.result()
             progress(done / len(calls))
+    return out
 
 
 def observed_probability(p: np.ndarray, queries: Queries, first: int = 0) -> np.ndarray:

@@ -1,13 +1,7 @@
-"""Exact compressions of the panel for one window: what the copying model need not compute twice.
+"""Cells: stretches of untyped rows, over which haplotypes with the same alleles, a *class*, pass the same ALT alleles
+on.
 
-Two different sets of reference haplotypes are indistinguishable in two different places:
-
-- Over a *block* of consecutive typed sites, haplotypes with the same typed alleles (a *group*) have the same
-  emissions, so forward and backward probabilities of a whole group follow from two numbers per group and site
-  (see ``forward_backward``). This is the state-space reduction of Minimac3 (Das et al. 2016, Nature Genetics
-  48:1284, supplementary note), with group boundaries found by partition refinement.
-- Over a *cell* of consecutive untyped rows, haplotypes with the same untyped alleles (a *class*) pass the same
-  ALT alleles on, so posterior probability is summed per class and a class is spelled out once.
+Posterior probability is summed by class, and a class is spelled out once.
 """
 
 from __future__ import annotations
@@ -17,83 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 
-from .tables import Blocks, Cells
+from .tables import Cells
 
-MAX_BLOCK_SITES = 64
 MAX_CELL_ROWS = 64
-
-
-@numba.njit(cache=True, nogil=True)
-def _refine(classes, codes, n_codes, table, out):
-    """Splits ``classes`` (k,) by ``codes`` (k,) into ``out``; returns the number of classes.
-
-    New classes are numbered by their first haplotype. ``table`` is scratch for (class, code) pairs.
-    """
-    n = 0
-    for j in range(len(classes)):
-        n = max(n, classes[j] + 1)
-    table[: n * n_codes] = -1
-    found = 0
-    for j in range(len(classes)):
-        key = classes[j] * n_codes + codes[j]
-        if table[key] < 0:
-            table[key] = found
-            found += 1
-        out[j] = table[key]
-    return found
-
-
-def collapse_typed(codes: np.ndarray, max_groups: int) -> Blocks:
-    """Cuts typed sites into blocks with at most ``max_groups`` distinct haplotypes (at least one site each).
-
-    codes: (t, k) uint8 allele codes of the panel at the typed sites.
-    """
-    t, k = codes.shape
-    n_codes = int(codes.max(initial=1)) + 1
-    table = np.empty(k * n_codes, np.int32)
-    current, refined = np.zeros(k, np.int32), np.empty(k, np.int32)
-    starts, groups, first = [0], [], 0
-    for i in range(t):
-        n = _refine(current, codes[i], n_codes, table, refined)
-        if i > first and (n > max_groups or i - first == MAX_BLOCK_SITES):
-            groups.append(current.copy())
-            starts.append(i)
-            first = i
-            current[:] = 0
-            _refine(current, codes[i], n_codes, table, refined)
-        current, refined = refined, current
-    groups.append(current)
-    return _assemble_blocks(codes, np.array([*starts, t]), groups)
-
-
-def _assemble_blocks(codes, site_start, groups) -> Blocks:
-    t, k = codes.shape
-    b = len(groups)
-    order, from_previous = np.empty((b, k), np.int32), np.empty((b, k), np.int32)
-    place = np.empty(k, np.int32)
-    group_start, alleles, allele_start = [], [], np.empty(t, np.int64)
-    n_alleles = 0
-    for i, group in enumerate(groups):
-        order[i] = np.argsort(group, kind="stable")
-        if i:
-            from_previous[i] = place[order[i]]
-        place[order[i]] = np.arange(k, dtype=np.int32)
-        starts = np.concatenate([[0], np.cumsum(np.bincount(group))])
-        group_start.append(starts)
-        first, last = site_start[i], site_start[i + 1]
-        alleles.append(codes[first:last][:, order[i, starts[:-1]]].ravel())
-        allele_start[first:last] = n_alleles + np.arange(last - first) * (len(starts) - 1)
-        n_alleles += len(alleles[-1])
-    return Blocks(
-        site_start=site_start.astype(np.int64),
-        order=order,
-        from_previous=from_previous,
-        group_start=np.concatenate(group_start),
-        group_size=np.concatenate([np.append(np.diff(starts), 0) for starts in group_start]).astype(np.float32),
-        group_offset=np.concatenate([[0], np.cumsum([len(g) for g in group_start])]),
-        alleles=np.concatenate(alleles),
-        allele_start=allele_start,
-    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -186,8 +106,10 @@ def cut_cells(gap_start: np.ndarray, gap_stop: np.ndarray) -> tuple[np.ndarray, 
     return start, stop, first_cell
 
 
-def collapse_untyped(bits: np.ndarray, k: int, gap_start: np.ndarray, gap_stop: np.ndarray, threads: int) -> Cells:
-    """Classes of haplotypes that are equal over each cell of untyped rows.
+def find_cells(
+    bits: np.ndarray, k: int, gap_start: np.ndarray, gap_stop: np.ndarray, threads: int
+) -> tuple[Cells, np.ndarray]:
+    """Cells of untyped rows, and the class of each haplotype in each, (c, k) uint16 or int32.
 
     bits: (r, ceil(k/8)) uint8, the window's rows. gap_start, gap_stop: (t+1,) int64, rows between typed sites.
     """
@@ -205,14 +127,12 @@ def collapse_untyped(bits: np.ndarray, k: int, gap_start: np.ndarray, gap_stop: 
     with ThreadPoolExecutor(threads) as pool:
         results = list(pool.map(work, parts))
     per_class = np.concatenate([p for _, p in results])
-    # Haplotype-major: a target copies the same haplotypes over many cells, which then share cache lines.
-    classes = np.ascontiguousarray(classes.T)
-    return Cells(
+    cells = Cells(
         row_start=row_start,
         row_stop=row_stop,
         gap_start=first_cell,
-        classes=classes,
         class_start=np.concatenate([[0], np.cumsum(n_classes)]),
         entry_start=np.concatenate([[0], np.cumsum(per_class)]),
         entries=np.concatenate([e for e, _ in results]),
     )
+    return cells, classes

@@ -1,0 +1,357 @@
+"""The forward-backward pass over all haplotypes of a panel, group by group and sixteen targets at a time.
+
+With s the probability of a switch and d that of drifting within the clade, a probability x(j) on one side of a gap is
+
+    (1 - s) [(1 - d) x(j) + d (mean of x over the clade of j)] + s (mean of x over all haplotypes)
+
+on its other side, forward and backward alike (``clades``; without them d is 0, and it is the model of Li & Stephens
+2003, Genetics 165:2213, appendix A). With x(j) the forward probability of haplotype j on entering a block, and y(j) its
+backward probability on leaving it, every haplotype j of group g has therefore at each typed site of the block
+
+    F(j) = x(j) m(g) + c(g)        m: emissions, and neither switched nor drifted since the block began;  c: the rest
+    B(j) = y(j) m'(g) + c'(g)      the same from the right
+
+both before the emission, so that all sums over a group need only its size and its sums of x, y and xy. Single
+haplotypes are looked at where blocks meet, and those that are ranked.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .compiled import in_order, in_order_inline, in_order_kernel
+from .groups import Groups, at_site
+from .lanes import LANES, greater, less, load, spread, store
+from .ranking import Ranking, add_terms, rank, tell_ends
+from .tables import Cells, Model, Queries
+
+# Forward probabilities of so many bytes are kept at a time, or of as many blocks as there are then pieces, if that is
+# more. More yet is no faster.
+KEPT_BYTES = 8 << 20
+# m and m' are no less: what is kept of a haplotype that did not match is far below what comes in by switching, and
+# numbers too small for float32 to hold in full would cost more than they matter.
+LEAST = np.float32(1e-12)
+
+_ONE, _ZERO = np.float32(1), np.float32(0)
+
+
+class Scratch(NamedTuple):
+    """What one call works in. Unless something else is said these are arrays of vectors, (..., LANES) float32.
+
+    x and y are those of the haplotypes, and of the current block. They are kept of a piece of ``len(x)`` blocks at a
+    time. In ``forward`` and ``backward`` are m and c.
+    """
+
+    entering: np.ndarray  # (pieces, k) x of the first block of each piece
+    x: np.ndarray  # (blocks, k)
+    y: np.ndarray  # (k,)
+    forward: np.ndarray  # (sites, 2, g) of each site of the block
+    backward: np.ndarray  # (2, 2, g) at a typed site and the one after it, in turns
+    groups: np.ndarray  # (5, g) sums of x, y and xy, most x and y
+    posterior: np.ndarray  # (2, g) in turns, times the sums of which ``scale`` is one over
+    scale: np.ndarray  # (2,)
+    sums: np.ndarray  # (t,) of forward probabilities after the emission
+    emission: np.ndarray  # (2, 256) of each allele code, in turns
+    clades: np.ndarray  # (k,) sums over clades
+    alleles: np.ndarray  # (256,) over haplotypes with each allele
+    classes: np.ndarray  # (2 k,) over classes of a cell, left and right
+    rows: np.ndarray  # (512,) of rows of a cell, likewise
+    terms: np.ndarray  # (4, g) of a stretch's posterior: what x y, x, y and 1 are multiplied with
+    score: np.ndarray  # (1,) of a haplotype
+    least: np.ndarray  # (1,) too little to be ranked
+    best: np.ndarray  # (LANES, m) float32, scores of those that are ranked
+    found: np.ndarray  # (LANES,) int64, how many these are
+
+    @staticmethod
+    def of(groups: Groups, m: int) -> Scratch:
+        (b, k), t = groups.of.shape, int(groups.site_start[-1]) + 1
+        blocks = min(b, max(math.isqrt(b - 1) + 1, KEPT_BYTES // (4 * LANES * k)))
+        sites, g = int(np.diff(groups.site_start).max()) + 1, int(np.diff(groups.first).max())
+        shapes = {
+            "entering": (-(-b // blocks), k), "x": (blocks, k), "y": (k,), "forward": (sites, 2, g),
+            "backward": (2, 2, g), "groups": (5, g), "posterior": (2, g), "scale": (2,), "sums": (t,),
+            "emission": (2, 256), "clades": (k,), "alleles": (256,), "classes": (2 * k,), "rows": (512,),
+            "terms": (4, g), "score": (1,), "least": (1,),
+        }  # fmt: skip
+        return Scratch(
+            **{name: np.zeros((*shape, LANES), np.float32) for name, shape in shapes.items()},
+            best=np.zeros((LANES, m), np.float32),
+            found=np.zeros(LANES, np.int64),
+        )
+
+
+@in_order
+def _fill(x, n, value):
+    for i in range(n):
+        store(x, i, spread(value))
+
+
+@in_order
+def _add(x, i, value):
+    store(x, i, load(x, i) + value)
+
+
+@in_order
+def _fill_emission(t, targets, queries, err, work):
+    """That of typed site t."""
+    for code in range(queries.typed_rows[t, 1] - queries.typed_rows[t, 0] + 1):
+        for lane in range(LANES):
+            seen = queries.observed[targets[lane], t] if targets[lane] >= 0 else -1
+            work.emission[t % 2, code, lane] = _ONE if seen < 0 else (_ONE - err if seen == code else err)
+
+
+@in_order
+def _cross(t, gap, m, c, code, clade, total, model, groups, work, m_out, c_out):
+    """m and c on the other side of a gap, from typed site t. total: the sum of all probabilities there after the
+    emission; ``clades`` has those of clades."""
+    k, n, first = groups.of.shape[1], len(code), groups.share_start[gap]
+    switch, drift, sums, emission = model.switch[gap + 1], model.drift[gap], work.clades, work.emission[t % 2]
+    stays, inflow = spread(_ONE - switch) / total, spread(switch / np.float32(k))
+    drifts, least = stays * spread(drift), spread(LEAST)
+    for v in range(groups.share_start[gap + 1] - first):
+        store(sums, v, load(sums, v) * (drifts * spread(groups.share[first + v])) + inflow)
+    stays = stays * spread(_ONE - drift)
+    for g in range(n):
+        factor = load(emission, code[g]) * stays
+        store(m_out, g, greater(load(m, g) * factor, least))
+        store(c_out, g, load(c, g) * factor + load(sums, clade[g]))
+
+
+@in_order
+def _forward_block(i, targets, queries, model, groups, work):
+    """Fills ``forward`` and ``sums`` for block i, of whose groups there are the sums of x."""
+    first, last = groups.site_start[i], groups.site_start[i + 1]
+    n, x = groups.first[i + 1] - groups.first[i], work.groups[0]
+    _fill(work.forward[0, 0], n, _ONE)
+    _fill(work.forward[0, 1], n, _ZERO)
+    for t in range(first, last + 1):
+        m, c = work.forward[t - first, 0], work.forward[t - first, 1]
+        code, clade, size = at_site(t, i, groups)
+        total, emission = spread(_ZERO), work.emission[t % 2]
+        _fill_emission(t, targets, queries, model.err, work)
+        if t == last:
+            for g in range(n):
+                total = total + load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
+            store(work.sums, t, total)
+            return
+        _fill(work.clades, groups.share_start[t + 1] - groups.share_start[t], _ZERO)
+        for g in range(n):
+            value = load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
+            _add(work.clades, clade[g], value)
+            total = total + value
+        store(work.sums, t, total)
+        m_out, c_out = work.forward[t - first + 1, 0], work.forward[t - first + 1, 1]
+        _cross(t, t, m, c, code, clade, total, model, groups, work, m_out, c_out)
+
+
+@in_order
+def _add_up(i, groups, x, work):
+    """The sums of x over the groups of block i."""
+    of, sums = groups.of[i], work.groups[0]
+    _fill(sums, groups.first[i + 1] - groups.first[i], _ZERO)
+    for j in range(len(of)):
+        _add(sums, of[j], load(x, j))
+
+
+@in_order
+def _go_right(i, groups, x, work, x_out):
+    """x of block i + 1, and the sums of its groups, from block i."""
+    last = groups.site_start[i + 1] - groups.site_start[i]
+    m, c, of, to, sums = work.forward[last, 0], work.forward[last, 1], groups.of[i], groups.of[i + 1], work.groups[0]
+    _fill(sums, groups.first[i + 2] - groups.first[i + 1], _ZERO)
+    for j in range(len(of)):
+        value = load(x, j) * load(m, of[j]) + load(c, of[j])
+        store(x_out, j, value)
+        _add(sums, to[j], value)
+
+
+@in_order
+def _go_left(i, groups, x, work):
+    """y of block i, and what is summed up of its groups, from block i + 1."""
+    k, n, last = groups.of.shape[1], groups.first[i + 1] - groups.first[i], i + 1 == len(groups.of)
+    y, of, start = work.y, groups.of[i], _ONE / np.float32(k)
+    from_, t = groups.of[i if last else i + 1], groups.site_start[i + 1]
+    m, c = work.backward[t % 2, 0], work.backward[t % 2, 1]
+    for kind in range(5):
+        _fill(work.groups[kind], n, _ZERO)
+    xs, ys, xys, most_x, most_y = work.groups[0], work.groups[1], work.groups[2], work.groups[3], work.groups[4]
+    for j in range(k):
+        g, there = np.int64(of[j]), from_[j]
+        x_j = load(x, j)
+        y_j = spread(start) if last else load(y, j) * load(m, there) + load(c, there)
+        store(y, j, y_j)
+        _add(xs, g, x_j)
+        _add(ys, g, y_j)
+        _add(xys, g, x_j * y_j)
+        store(most_x, g, greater(load(most_x, g), x_j))
+        store(most_y, g, greater(load(most_y, g), y_j))
+    _fill(m, n, _ONE)
+    _fill(c, n, _ZERO)
+
+
+@in_order
+def _put(first, n, targets, values, begin, out):
+    """Values of n rows, from vector ``begin`` on."""
+    for lane in range(LANES):
+        if targets[lane] >= 0:
+            for r in range(n):
+                out[targets[lane], first + r] = values[begin + r, lane]
+
+
+@in_order_inline
+def _leave_one_out(t, targets, queries, work, out):
+    """Probability of each ALT allele of typed site t without the target's own."""
+    first, last, alleles, total = queries.typed_rows[t, 0], queries.typed_rows[t, 1], work.alleles, spread(_ZERO)
+    for code in range(last - first + 1):
+        value = load(alleles, code) / load(work.emission[t % 2], code)
+        store(alleles, code, value)
+        total = total + value
+    for code in range(last - first + 1):
+        store(alleles, code, load(alleles, code) / total)
+    _put(first, last - first, targets, alleles, 1, out)
+
+
+@in_order
+def _impute_gap(gap, n, targets, queries, groups, cells, work, out):
+    """ALT probabilities of the rows after typed site ``gap`` (-1: before the first), from n groups."""
+    mass, rows = work.classes, work.rows
+    for cell in range(cells.gap_start[gap + 1], cells.gap_start[gap + 2]):
+        classes = groups.classes[groups.class_start[cell] : groups.class_start[cell] + n]
+        base, first = cells.class_start[cell], cells.row_start[cell]
+        n_classes, n_rows = cells.class_start[cell + 1] - base, cells.row_stop[cell] - first
+        _fill(mass, 2 * n_classes, _ZERO)
+        _fill(rows, 2 * n_rows, _ZERO)
+        # Outside the typed sites ``fraction`` leaves the side out where there is none.
+        before, after = work.posterior[gap % 2], work.posterior[(gap + 1) % 2]
+        for g in range(n):
+            v = 2 * np.int64(classes[g])
+            _add(mass, v, load(before, g))
+            _add(mass, v + 1, load(after, g))
+        for v in range(n_classes):
+            left, right = load(mass, 2 * v), load(mass, 2 * v + 1)
+            for e in range(cells.entry_start[base + v], cells.entry_start[base + v + 1]):
+                r = 2 * np.int64(cells.entries[e])
+                _add(rows, r, left)
+                _add(rows, r + 1, right)
+        # Linear in genetic distance, as in IMPUTE2 and Beagle (Browning, Zhou & Browning 2018, AJHG 103:338).
+        left, right = load(work.scale, gap % 2), load(work.scale, (gap + 1) % 2)
+        for r in range(n_rows):
+            f = queries.fraction[first + r]
+            value = load(rows, 2 * r) * left * spread(_ONE - f) + load(rows, 2 * r + 1) * right * spread(f)
+            store(rows, r, less(value, spread(_ONE)))  # rounding may make it more
+        _put(first, n_rows, targets, rows, 0, out)
+
+
+@in_order
+def _keep_scales(t, targets, emitted, ranking, work):
+    """emitted: the sum of backward probabilities after the emission."""
+    store(work.score, 0, spread(_ONE) / emitted)
+    for lane in range(LANES):
+        if targets[lane] >= 0:
+            forward, posterior, scale = work.sums[t, lane], work.scale[t % 2, lane], ranking.scale[targets[lane]]
+            scale[0, t], scale[1, t] = _ONE / forward, work.score[0, lane]
+            scale[2, t] = posterior * forward if len(ranking.ends) else posterior
+
+
+@in_order_inline
+def _backward_block(i, x, targets, queries, model, groups, cells, ranking, work, out):
+    """Imputes from the right end of block i to its left."""
+    first, last, t_all = groups.site_start[i], groups.site_start[i + 1], len(queries.typed_rows)
+    n, ranked = groups.first[i + 1] - groups.first[i], ranking.haplotypes.shape[2] > 0
+    xs, ys, xys = work.groups[0], work.groups[1], work.groups[2]
+    for t in range(last, first - 1, -1):
+        row, here, total, emitted = t - first, t % 2, spread(_ZERO), spread(_ZERO)
+        code, _, size = at_site(t, i, groups)
+        _fill_emission(t, targets, queries, model.err, work)
+        _fill(work.alleles, queries.typed_rows[t, 1] - queries.typed_rows[t, 0] + 1, _ZERO)
+        clade = at_site(max(t - 1, first), i, groups)[1]
+        if t > first:
+            _fill(work.clades, groups.share_start[t] - groups.share_start[t - 1], _ZERO)
+        m_f, c_f, m_b, c_b = work.forward[row, 0], work.forward[row, 1], work.backward[here, 0], work.backward[here, 1]
+        emission, posterior = work.emission[here], work.posterior[here]
+        for g in range(n):
+            e, y, number = load(emission, code[g]), load(ys, g), spread(size[g])
+            left, leaves, mb, cb = load(m_f, g), load(c_f, g), load(m_b, g), load(c_b, g)
+            p = e * (mb * (load(xys, g) * left + y * leaves) + cb * (load(xs, g) * left + number * leaves))
+            store(posterior, g, p)
+            _add(work.alleles, code[g], p)
+            total = total + p
+            value = e * (y * mb + number * cb)
+            emitted = emitted + value
+            if t > first:
+                _add(work.clades, clade[g], value)
+        store(work.scale, here, spread(_ONE) / total)
+        if t < last or t == t_all - 1:
+            _leave_one_out(t, targets, queries, work, out)
+            _keep_scales(t, targets, emitted, ranking, work)
+        if len(cells.row_start):
+            if t == t_all - 1:
+                _impute_gap(t, n, targets, queries, groups, cells, work, out)
+            if t < last:
+                _impute_gap(t, n, targets, queries, groups, cells, work, out)
+            if t == 0:
+                _impute_gap(-1, n, targets, queries, groups, cells, work, out)
+            if ranked:
+                add_terms(t, row, code, t == last, work)
+                if t % ranking.size == 0:
+                    if t < last or t == t_all - 1:
+                        rank(t // ranking.size, i, x, targets, groups, ranking, work)
+                        if len(ranking.ends):
+                            tell_ends(t, i, x, targets, groups, ranking, work)
+                    add_terms(t, row, code, True, work)
+        if t > first:
+            m_out, c_out = work.backward[1 - here, 0], work.backward[1 - here, 1]
+            _cross(t, t - 1, m_b, c_b, code, clade, emitted, model, groups, work, m_out, c_out)
+
+
+@in_order_kernel
+def _impute(targets, queries, groups, cells, model, ranking, work, out):
+    """targets: (LANES,) int64, -1 for none."""
+    queries, groups, cells, model = Queries(*queries), Groups(*groups), Cells(*cells), Model(*model)
+    ranking, work = Ranking(*ranking), Scratch(*work)
+    pieces, blocks, b = len(work.entering), len(work.x), len(groups.of)
+    _fill(work.entering[0], groups.of.shape[1], _ONE / np.float32(groups.of.shape[1]))
+    for visit in range(2 * pieces - 1):
+        # To the last piece and back.
+        piece = min(visit, 2 * (pieces - 1) - visit)
+        begin, end = piece * blocks, min((piece + 1) * blocks, b)
+        work.x[0] = work.entering[piece]
+        _add_up(begin, groups, work.x[0], work)
+        back = visit >= pieces - 1
+        for i in range(begin, end - 1 if back else end):
+            _forward_block(i, targets, queries, model, groups, work)
+            x_out = work.x[i + 1 - begin] if i + 1 < end else work.entering[piece + 1]
+            _go_right(i, groups, work.x[i - begin], work, x_out)
+        for i in range(end - 1, begin - 1 if back else end - 1, -1):
+            x = work.x[i - begin]
+            _go_left(i, groups, x, work)
+            _forward_block(i, targets, queries, model, groups, work)
+            _backward_block(i, x, targets, queries, model, groups, cells, ranking, work, out)
+
+
+class GroupPasses:
+    """The pass over targets of one window, each thread in room of its own.
+
+    out: (n, r) float32, receives ALT probabilities; at the rows of typed sites the leave-one-out ones. With no cells
+    only the latter. ranking: of stretches of which blocks have a whole number; receives what it asks for, with cells
+    only.
+    """
+
+    def __init__(self, queries: Queries, groups: Groups, cells: Cells, model: Model, ranking: Ranking, out: np.ndarray):
+        self._sizes = groups, ranking.haplotypes.shape[2]
+        self._reads = tuple(tuple(table) for table in (queries, groups, cells, model, ranking))
+        self._out, self._room = out, threading.local()
+
+    def __call__(self, targets: Sequence[int]) -> None:
+        """Imputes these; releases the GIL."""
+        if not hasattr(self._room, "work"):
+            self._room.work = tuple(Scratch.of(*self._sizes))
+        for begin in range(0, len(targets), LANES):
+            lanes = np.full(LANES, -1)
+            lanes[: len(targets) - begin] = targets[begin : begin + LANES]
+            _impute(lanes, *self._reads, self._room.work, self._out)
