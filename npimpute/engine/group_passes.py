@@ -27,7 +27,7 @@ import numpy as np
 from .compiled import in_order, in_order_inline, in_order_kernel
 from .groups import Groups, at_site
 from .lanes import LANES, greater, less, load, spread, store
-from .ranking import Ranking, add_terms, rank, tell_ends
+from .ranking import Ranking, add_mass, rank, tell_ends
 from .tables import Cells, Model, Queries
 
 # Forward probabilities of so many bytes are kept at a time, or of as many blocks as there are then pieces, if that is
@@ -51,17 +51,17 @@ class Scratch(NamedTuple):
     x: np.ndarray  # (blocks, k)
     y: np.ndarray  # (k,)
     forward: np.ndarray  # (sites, 2, g) of each site of the block
-    backward: np.ndarray  # (2, 2, g) at a typed site and the one after it, in turns
+    backward: np.ndarray  # (sites, 2, g) likewise
     groups: np.ndarray  # (5, g) sums of x, y and xy, most x and y
     posterior: np.ndarray  # (2, g) in turns, times the sums of which ``scale`` is one over
-    scale: np.ndarray  # (2,)
+    scale: np.ndarray  # (sites + 1,)
     sums: np.ndarray  # (t,) of forward probabilities after the emission
-    emission: np.ndarray  # (2, 256) of each allele code, in turns
+    emission: np.ndarray  # (sites, 256) of each allele code
     clades: np.ndarray  # (k,) sums over clades
     alleles: np.ndarray  # (256,) over haplotypes with each allele
     classes: np.ndarray  # (2 k,) over classes of a cell, left and right
     rows: np.ndarray  # (512,) of rows of a cell, likewise
-    terms: np.ndarray  # (4, g) of a stretch's posterior: what x y, x, y and 1 are multiplied with
+    mass: np.ndarray  # (g,) posterior over a stretch of which a part has been seen
     score: np.ndarray  # (1,) of a haplotype
     least: np.ndarray  # (1,) too little to be ranked
     best: np.ndarray  # (LANES, m) float32, scores of those that are ranked
@@ -74,9 +74,9 @@ class Scratch(NamedTuple):
         sites, g = int(np.diff(groups.site_start).max()) + 1, int(np.diff(groups.first).max())
         shapes = {
             "entering": (-(-b // blocks), k), "x": (blocks, k), "y": (k,), "forward": (sites, 2, g),
-            "backward": (2, 2, g), "groups": (5, g), "posterior": (2, g), "scale": (2,), "sums": (t,),
-            "emission": (2, 256), "clades": (k,), "alleles": (256,), "classes": (2 * k,), "rows": (512,),
-            "terms": (4, g), "score": (1,), "least": (1,),
+            "backward": (sites, 2, g), "groups": (5, g), "posterior": (2, g), "scale": (sites + 1,), "sums": (t,),
+            "emission": (sites, 256), "clades": (k,), "alleles": (256,), "classes": (2 * k,), "rows": (512,),
+            "mass": (g,), "score": (1,), "least": (1,),
         }  # fmt: skip
         return Scratch(
             **{name: np.zeros((*shape, LANES), np.float32) for name, shape in shapes.items()},
@@ -97,20 +97,20 @@ def _add(x, i, value):
 
 
 @in_order
-def _fill_emission(t, targets, queries, err, work):
+def _fill_emission(t, targets, queries, err, emission):
     """That of typed site t."""
     for code in range(queries.typed_rows[t, 1] - queries.typed_rows[t, 0] + 1):
         for lane in range(LANES):
             seen = queries.observed[targets[lane], t] if targets[lane] >= 0 else -1
-            work.emission[t % 2, code, lane] = _ONE if seen < 0 else (_ONE - err if seen == code else err)
+            emission[code, lane] = _ONE if seen < 0 else (_ONE - err if seen == code else err)
 
 
 @in_order
-def _cross(t, gap, m, c, code, clade, total, model, groups, work, m_out, c_out):
-    """m and c on the other side of a gap, from typed site t. total: the sum of all probabilities there after the
+def _cross(gap, m, c, code, emission, clade, total, model, groups, work, m_out, c_out):
+    """m and c on the other side of a gap, from this one. total: the sum of all probabilities here, after the
     emission; ``clades`` has those of clades."""
     k, n, first = groups.of.shape[1], len(code), groups.share_start[gap]
-    switch, drift, sums, emission = model.switch[gap + 1], model.drift[gap], work.clades, work.emission[t % 2]
+    switch, drift, sums = model.switch[gap + 1], model.drift[gap], work.clades
     stays, inflow = spread(_ONE - switch) / total, spread(switch / np.float32(k))
     drifts, least = stays * spread(drift), spread(LEAST)
     for v in range(groups.share_start[gap + 1] - first):
@@ -132,8 +132,8 @@ def _forward_block(i, targets, queries, model, groups, work):
     for t in range(first, last + 1):
         m, c = work.forward[t - first, 0], work.forward[t - first, 1]
         code, clade, size = at_site(t, i, groups)
-        total, emission = spread(_ZERO), work.emission[t % 2]
-        _fill_emission(t, targets, queries, model.err, work)
+        total, emission = spread(_ZERO), work.emission[t - first]
+        _fill_emission(t, targets, queries, model.err, emission)
         if t == last:
             for g in range(n):
                 total = total + load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
@@ -146,7 +146,7 @@ def _forward_block(i, targets, queries, model, groups, work):
             total = total + value
         store(work.sums, t, total)
         m_out, c_out = work.forward[t - first + 1, 0], work.forward[t - first + 1, 1]
-        _cross(t, t, m, c, code, clade, total, model, groups, work, m_out, c_out)
+        _cross(t, m, c, code, emission, clade, total, model, groups, work, m_out, c_out)
 
 
 @in_order
@@ -175,8 +175,7 @@ def _go_left(i, groups, x, work):
     """y of block i, and what is summed up of its groups, from block i + 1."""
     k, n, last = groups.of.shape[1], groups.first[i + 1] - groups.first[i], i + 1 == len(groups.of)
     y, of, start = work.y, groups.of[i], _ONE / np.float32(k)
-    from_, t = groups.of[i if last else i + 1], groups.site_start[i + 1]
-    m, c = work.backward[t % 2, 0], work.backward[t % 2, 1]
+    from_, m, c = groups.of[i if last else i + 1], work.backward[0, 0], work.backward[0, 1]
     for kind in range(5):
         _fill(work.groups[kind], n, _ZERO)
     xs, ys, xys, most_x, most_y = work.groups[0], work.groups[1], work.groups[2], work.groups[3], work.groups[4]
@@ -190,8 +189,9 @@ def _go_left(i, groups, x, work):
         _add(xys, g, x_j * y_j)
         store(most_x, g, greater(load(most_x, g), x_j))
         store(most_y, g, greater(load(most_y, g), y_j))
-    _fill(m, n, _ONE)
-    _fill(c, n, _ZERO)
+    right = work.backward[groups.site_start[i + 1] - groups.site_start[i]]
+    _fill(right[0], n, _ONE)
+    _fill(right[1], n, _ZERO)
 
 
 @in_order
@@ -204,11 +204,11 @@ def _put(first, n, targets, values, begin, out):
 
 
 @in_order_inline
-def _leave_one_out(t, targets, queries, work, out):
+def _leave_one_out(t, emission, targets, queries, work, out):
     """Probability of each ALT allele of typed site t without the target's own."""
     first, last, alleles, total = queries.typed_rows[t, 0], queries.typed_rows[t, 1], work.alleles, spread(_ZERO)
     for code in range(last - first + 1):
-        value = load(alleles, code) / load(work.emission[t % 2], code)
+        value = load(alleles, code) / load(emission, code)
         store(alleles, code, value)
         total = total + value
     for code in range(last - first + 1):
@@ -217,8 +217,8 @@ def _leave_one_out(t, targets, queries, work, out):
 
 
 @in_order
-def _impute_gap(gap, n, targets, queries, groups, cells, work, out):
-    """ALT probabilities of the rows after typed site ``gap`` (-1: before the first), from n groups."""
+def _impute_gap(gap, row, n, targets, queries, groups, cells, work, out):
+    """ALT probabilities of the rows after typed site ``gap`` (-1: before the first), at ``row`` of the block, from n groups."""
     mass, rows = work.classes, work.rows
     for cell in range(cells.gap_start[gap + 1], cells.gap_start[gap + 2]):
         classes = groups.classes[groups.class_start[cell] : groups.class_start[cell] + n]
@@ -239,7 +239,7 @@ def _impute_gap(gap, n, targets, queries, groups, cells, work, out):
                 _add(rows, r, left)
                 _add(rows, r + 1, right)
         # Linear in genetic distance, as in IMPUTE2 and Beagle (Browning, Zhou & Browning 2018, AJHG 103:338).
-        left, right = load(work.scale, gap % 2), load(work.scale, (gap + 1) % 2)
+        left, right = load(work.scale, max(row, 0)), load(work.scale, row + 1)
         for r in range(n_rows):
             f = queries.fraction[first + r]
             value = load(rows, 2 * r) * left * spread(_ONE - f) + load(rows, 2 * r + 1) * right * spread(f)
@@ -248,12 +248,12 @@ def _impute_gap(gap, n, targets, queries, groups, cells, work, out):
 
 
 @in_order
-def _keep_scales(t, targets, emitted, ranking, work):
+def _keep_scales(t, row, targets, emitted, ranking, work):
     """emitted: the sum of backward probabilities after the emission."""
     store(work.score, 0, spread(_ONE) / emitted)
     for lane in range(LANES):
         if targets[lane] >= 0:
-            forward, posterior, scale = work.sums[t, lane], work.scale[t % 2, lane], ranking.scale[targets[lane]]
+            forward, posterior, scale = work.sums[t, lane], work.scale[row, lane], ranking.scale[targets[lane]]
             scale[0, t], scale[1, t] = _ONE / forward, work.score[0, lane]
             scale[2, t] = posterior * forward if len(ranking.ends) else posterior
 
@@ -267,13 +267,12 @@ def _backward_block(i, x, targets, queries, model, groups, cells, ranking, work,
     for t in range(last, first - 1, -1):
         row, here, total, emitted = t - first, t % 2, spread(_ZERO), spread(_ZERO)
         code, _, size = at_site(t, i, groups)
-        _fill_emission(t, targets, queries, model.err, work)
         _fill(work.alleles, queries.typed_rows[t, 1] - queries.typed_rows[t, 0] + 1, _ZERO)
         clade = at_site(max(t - 1, first), i, groups)[1]
         if t > first:
             _fill(work.clades, groups.share_start[t] - groups.share_start[t - 1], _ZERO)
-        m_f, c_f, m_b, c_b = work.forward[row, 0], work.forward[row, 1], work.backward[here, 0], work.backward[here, 1]
-        emission, posterior = work.emission[here], work.posterior[here]
+        m_f, c_f, m_b, c_b = work.forward[row, 0], work.forward[row, 1], work.backward[row, 0], work.backward[row, 1]
+        emission, posterior = work.emission[row], work.posterior[here]
         for g in range(n):
             e, y, number = load(emission, code[g]), load(ys, g), spread(size[g])
             left, leaves, mb, cb = load(m_f, g), load(c_f, g), load(m_b, g), load(c_b, g)
@@ -285,28 +284,29 @@ def _backward_block(i, x, targets, queries, model, groups, cells, ranking, work,
             emitted = emitted + value
             if t > first:
                 _add(work.clades, clade[g], value)
-        store(work.scale, here, spread(_ONE) / total)
+        scale = spread(_ONE) / total
+        store(work.scale, row, scale)
         if t < last or t == t_all - 1:
-            _leave_one_out(t, targets, queries, work, out)
-            _keep_scales(t, targets, emitted, ranking, work)
+            _leave_one_out(t, emission, targets, queries, work, out)
+            _keep_scales(t, row, targets, emitted, ranking, work)
         if len(cells.row_start):
             if t == t_all - 1:
-                _impute_gap(t, n, targets, queries, groups, cells, work, out)
+                _impute_gap(t, row, n, targets, queries, groups, cells, work, out)
             if t < last:
-                _impute_gap(t, n, targets, queries, groups, cells, work, out)
+                _impute_gap(t, row, n, targets, queries, groups, cells, work, out)
             if t == 0:
-                _impute_gap(-1, n, targets, queries, groups, cells, work, out)
+                _impute_gap(-1, -1, n, targets, queries, groups, cells, work, out)
             if ranked:
-                add_terms(t, row, code, t == last, work)
+                add_mass(n, t == last, posterior, scale, work)
                 if t % ranking.size == 0:
                     if t < last or t == t_all - 1:
-                        rank(t // ranking.size, i, x, targets, groups, ranking, work)
+                        rank(t, i, x, targets, groups, ranking, work)
                         if len(ranking.ends):
                             tell_ends(t, i, x, targets, groups, ranking, work)
-                    add_terms(t, row, code, True, work)
+                    add_mass(n, True, posterior, scale, work)
         if t > first:
-            m_out, c_out = work.backward[1 - here, 0], work.backward[1 - here, 1]
-            _cross(t, t - 1, m_b, c_b, code, clade, emitted, model, groups, work, m_out, c_out)
+            m_out, c_out = work.backward[row - 1, 0], work.backward[row - 1, 1]
+            _cross(t - 1, m_b, c_b, code, emission, clade, emitted, model, groups, work, m_out, c_out)
 
 
 @in_order_kernel

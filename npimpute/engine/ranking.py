@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiled import in_order, in_order_inline
-from .groups import at_site
-from .lanes import LANES, above, first_bit, load, store
+from .lanes import LANES, above, first_bit, load, spread, store
 
 # With clades, haplotypes with less posterior at both sites of a gap, added up, are not ranked.
 LEAST_RANKED = np.float32(1e-4)
+
+_ZERO = np.float32(0)
 
 
 class Ranking(NamedTuple):
@@ -54,61 +55,77 @@ def _insert(who, value, best, ranked, n):
 
 
 @in_order
-def add_terms(t, row, code, first, work):
-    """Those of typed site t, to none if it is the first."""
-    m, c, mb, cb = work.forward[row, 0], work.forward[row, 1], work.backward[t % 2, 0], work.backward[t % 2, 1]
-    xy, x, y, one, scale = work.terms[0], work.terms[1], work.terms[2], work.terms[3], load(work.scale, t % 2)
-    for g in range(len(code)):
-        e = load(work.emission[t % 2], code[g]) * scale
-        left, leaves = load(mb, g) * e, load(cb, g) * e
-        a, b, c_g, d = load(m, g) * left, load(m, g) * leaves, load(c, g) * left, load(c, g) * leaves
-        if not first:
-            a, b, c_g, d = a + load(xy, g), b + load(x, g), c_g + load(y, g), d + load(one, g)
-        store(xy, g, a)
-        store(x, g, b)
-        store(y, g, c_g)
-        store(one, g, d)
+def add_mass(n, first, posterior, scale, work):
+    """That of n groups at a typed site, to none if it is the first of the stretch that is seen."""
+    for g in range(n):
+        value = load(posterior, g) * scale
+        store(work.mass, g, value if first else value + load(work.mass, g))
 
 
 @in_order
-def _score(x, y, g, terms):
-    return x * (y * load(terms[0], g) + load(terms[1], g)) + (y * load(terms[2], g) + load(terms[3], g))
+def _terms(g, low, high, codes, work):
+    """What x y, x, y and 1 are multiplied with and added up to the posterior of a haplotype of group g, over rows low to
+    high of the block. codes: (rows, groups)"""
+    xy, x, y, one = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+    for row in range(low, high + 1):
+        e = load(work.emission[row], codes[row, g]) * load(work.scale, row)
+        m, c = load(work.forward[row, 0], g), load(work.forward[row, 1], g)
+        left, leaves = load(work.backward[row, 0], g) * e, load(work.backward[row, 1], g) * e
+        xy, x, y, one = xy + m * left, x + m * leaves, y + c * left, one + c * leaves
+    return xy, x, y, one
+
+
+@in_order
+def _score(x, y, terms):
+    xy, only_x, only_y, one = terms
+    return x * (y * xy + only_x) + (y * only_y + one)
+
+
+@in_order
+def _least(low, high, following, of, codes, x, lane, work):
+    """The least posterior of ``following``, haplotypes, over rows low to high of the block."""
+    least = np.float32(np.inf)
+    for rank in range(len(following)):
+        j, total = np.int64(following[rank]), _ZERO
+        g = np.int64(of[j])
+        for row in range(low, high + 1):
+            f = x[j, lane] * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
+            b = work.y[j, lane] * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
+            total += f * b * work.emission[row, np.int64(codes[row, g]), lane] * work.scale[row, lane]
+        least = min(least, total)
+    return least
 
 
 @in_order_inline
-def rank(a, i, x, targets, groups, ranking, work):
-    """The haplotypes of highest posterior over stretch a, of block i, highest first."""
-    m, found, least, of, terms, y = (
-        ranking.haplotypes.shape[2],
-        work.found,
-        work.least,
-        groups.of[i],
-        work.terms,
-        work.y,
-    )
-    lowest_of_all = LEAST_RANKED if len(ranking.ends) else np.float32(0)
-    first, n = groups.first[i], groups.first[i + 1] - groups.first[i]
-    start = groups.start[first + i : first + i + n + 1]
+def rank(t, i, x, targets, groups, ranking, work):
+    """The haplotypes of highest posterior over the stretch that begins at typed site t, of block i, highest first."""
+    a, m, found, least, of = t // ranking.size, ranking.haplotypes.shape[2], work.found, work.least, groups.of[i]
+    first, n, lowest = groups.first[i], groups.first[i + 1] - groups.first[i], _ZERO
+    start, sites = groups.start[first + i :], groups.site_start[i + 1] - groups.site_start[i] + 1
+    codes = groups.codes[groups.code_start[i] : groups.code_start[i] + sites * n].reshape(sites, n)
+    low = t - groups.site_start[i]
+    high = min(low + ranking.size, sites - 1)
+    if len(ranking.ends):
+        lowest = LEAST_RANKED
     for lane in range(LANES):
-        found[lane], least[0, lane], q = 0, lowest_of_all, targets[lane]
+        found[lane], least[0, lane], q = 0, lowest, targets[lane]
         if q < 0:
             least[0, lane] = np.inf
         elif a + 1 < ranking.haplotypes.shape[1] and ranking.haplotypes[q, a + 1, m - 1] >= 0:
             # Those of the next stretch: m others do not have less.
-            lowest = np.float32(np.inf)
-            for rank in range(m):
-                j = np.int64(ranking.haplotypes[q, a + 1, rank])
-                g, xj, yj = np.int64(of[j]), x[j, lane], y[j, lane]
-                score = xj * (yj * terms[0, g, lane] + terms[1, g, lane])
-                lowest = min(lowest, score + (yj * terms[2, g, lane] + terms[3, g, lane]))
-            least[0, lane] = max(lowest_of_all, lowest * np.float32(0.9999))
-    bar = load(least, 0)
+            others = _least(low, high, ranking.haplotypes[q, a + 1], of, codes, x, lane, work)
+            least[0, lane] = max(lowest, others * np.float32(0.9999))
+    bar, more = load(least, 0), spread(np.float32(1.0001))
     for g in range(n):
-        if not above(_score(load(work.groups[3], g), load(work.groups[4], g), g, terms), bar):
+        # No haplotype of a group has more than all of it, and none more than one of the most on either side.
+        if not above(load(work.mass, g) * more, bar):
+            continue
+        terms = _terms(g, low, high, codes, work)
+        if not above(_score(load(work.groups[3], g), load(work.groups[4], g), terms), bar):
             continue
         for p in range(start[g], start[g + 1]):
             j = np.int64(groups.members[i, p])
-            score = _score(load(x, j), load(y, j), g, terms)
+            score = _score(load(x, j), load(work.y, j), terms)
             bits = above(score, bar)
             if bits:
                 store(work.score, 0, score)
@@ -126,19 +143,18 @@ def rank(a, i, x, targets, groups, ranking, work):
 
 
 @in_order_inline
-def tell_ends(a, i, x, targets, groups, ranking, work):
-    """What the network sees of the haplotypes that are ranked, at typed site a and the one after it."""
-    of, first, last = groups.of[i], groups.site_start[i], groups.site_start[i + 1]
-    for t in range(a, min(a + 1, last) + 1):
-        row, code = t - first, at_site(t, i, groups)[0]
-        emission, backward, end = work.emission[t % 2], work.backward[t % 2], 2 * (t - a)
+def tell_ends(t, i, x, targets, groups, ranking, work):
+    """What the network sees of the haplotypes that are ranked, at typed site t and the one after it."""
+    of, n, low = groups.of[i], groups.first[i + 1] - groups.first[i], t - groups.site_start[i]
+    for row in range(low, min(low + 1, groups.site_start[i + 1] - groups.site_start[i]) + 1):
+        code, end = groups.codes[groups.code_start[i] + row * n :], 2 * (row - low)
         for lane in range(LANES):
             q = targets[lane]
             for rank in range(work.found[lane] if q >= 0 else 0):
-                ends, j = ranking.ends[q, a, rank], np.int64(ranking.haplotypes[q, a, rank])
+                ends, j = ranking.ends[q, t, rank], np.int64(ranking.haplotypes[q, t, rank])
                 g = np.int64(of[j])
                 forward = x[j, lane] * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
-                before = work.y[j, lane] * backward[0, g, lane] + backward[1, g, lane]
-                forward *= emission[np.int64(code[g]), lane]
+                before = work.y[j, lane] * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
+                forward *= work.emission[row, np.int64(code[g]), lane]
                 ends[end] = before if end else forward / work.sums[t, lane]
-                ends[end + 1] = forward * before * work.scale[t % 2, lane]
+                ends[end + 1] = forward * before * work.scale[row, lane]
