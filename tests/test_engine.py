@@ -1,14 +1,17 @@
 """The Li-Stephens kernels against the plain reference, and what must not change their results."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from npimpute.context.windows import Window, WindowSize, cut_windows
-from npimpute.engine import reference
+from npimpute.engine import groups, reference
 from npimpute.engine.cells import cut_cells, find_cells
+from npimpute.engine.clades import find_clades
 from npimpute.engine.li_stephens import LiStephens
+from npimpute.engine.passes import prepare
 from npimpute.errors import ConfigError
 from npimpute.panel.genetic_map import read_genetic_map
 from npimpute.types import Haplotypes, Sites
@@ -107,23 +110,33 @@ def test_reference_is_the_sum_over_all_paths():
     )
 
 
-@pytest.mark.parametrize("max_groups", [1, 3, 1000])
-def test_groups_are_the_distinct_haplotypes_of_their_block(max_groups):
-    rng = np.random.default_rng(max_groups)
-    codes = mosaics(rng, rng.integers(0, 3, (9, 200)).astype(np.uint8), 70, 0.05).T.copy()
-    blocks = collapse_typed(codes, max_groups)
-    assert blocks.site_start[0] == 0 and blocks.site_start[-1] == len(codes)
-    for i, (first, last) in enumerate(zip(blocks.site_start, blocks.site_start[1:], strict=False)):
-        start = blocks.group_start[blocks.group_offset[i] : blocks.group_offset[i + 1]]
-        n_groups = len(start) - 1
-        assert n_groups == len(np.unique(codes[first:last], axis=1).T)
-        assert n_groups <= max_groups or last - first == 1
-        assert sorted(blocks.order[i]) == list(range(70)) and start[-1] == 70
-        for s in range(first, last):
-            alleles = blocks.alleles[blocks.allele_start[s] : blocks.allele_start[s] + n_groups]
-            np.testing.assert_array_equal(codes[s, blocks.order[i]], np.repeat(alleles, np.diff(start)))
-        if i:
-            np.testing.assert_array_equal(blocks.order[i - 1][blocks.from_previous[i]], blocks.order[i])
+@pytest.mark.parametrize("border", [1.0, -1e6, 1e6])
+@pytest.mark.parametrize(("size", "every", "beyond"), [(1, 4, 3), (5, 4, None), (1, 160, 3), (3, 3, None)])
+def test_groups_are_the_distinct_haplotypes_of_their_block(size, every, beyond, border, monkeypatch):
+    monkeypatch.setattr(groups, "BORDER_COST", border)
+    window, _ = make_window(np.random.default_rng(5), k=70, every=every)
+    found, starts, typed = prepare(window, 1, size, beyond).groups, window.panel.row_start(), window.typed
+    alt = np.unpackbits(window.panel.bits, axis=1, count=70, bitorder="little")
+    bounds = found.site_start
+    assert bounds[0] == 0 and bounds[-1] == len(typed) - 1 and (bounds[1:-1] % size == 0).all()
+    longest = max(np.diff(bounds))
+    assert longest <= size if border < 0 else longest == min(64, len(typed) - 1) or border == 1
+    for i, (first, last) in enumerate(itertools.pairwise(bounds)):
+        begin = 0 if i == 0 else starts[typed[first]]
+        rows = slice(begin, len(alt) if last == len(typed) - 1 else starts[typed[last] + 1])
+        equal = found.of[i][:, None] == found.of[i]
+        same = (alt[rows, :, None] == alt[rows, None]).all(axis=0)
+        assert (same[equal]).all()
+        n = found.first[i + 1] - found.first[i]
+        start = found.start[found.first[i] + i :][: n + 1]
+        assert sorted(found.members[i]) == list(range(70)) and start[-1] == 70
+        np.testing.assert_array_equal(found.of[i, found.members[i]], np.repeat(np.arange(n), np.diff(start)))
+        np.testing.assert_array_equal(found.size[found.first[i] :][:n], np.diff(start))
+        if beyond is None:
+            assert (equal == same).all()
+        else:
+            clade = find_clades(window.panel.bits, 70, prepare(window, 1).queries.typed_rows, beyond).clade[first:last]
+            assert (equal == same & (clade[:, :, None] == clade[:, None]).all(axis=0)).all()
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -132,14 +145,14 @@ def test_classes_spell_out_the_untyped_rows(threads):
     k, r = 45, 700
     dense = mosaics(rng, rng.random((8, r)) < 0.3, k, 0.05).T
     gap_start, gap_stop = np.array([0, 10, 300, 301]), np.array([9, 299, 300, r])
-    cells = collapse_untyped(np.packbits(dense, axis=1, bitorder="little"), k, gap_start, gap_stop, threads)
+    cells, classes = find_cells(np.packbits(dense, axis=1, bitorder="little"), k, gap_start, gap_stop, threads)
     covered = np.zeros(r, int)
     for c, (first, last) in enumerate(zip(cells.row_start, cells.row_stop, strict=True)):
         covered[first:last] += 1
         base, n = cells.class_start[c], cells.class_start[c + 1] - cells.class_start[c]
         assert n == len(np.unique(dense[first:last], axis=1).T)
         for j in range(k):
-            v = base + cells.classes[j, c]
+            v = base + classes[c, j]
             carried = np.zeros(last - first, bool)
             carried[cells.entries[cells.entry_start[v] : cells.entry_start[v + 1]]] = True
             np.testing.assert_array_equal(carried, dense[first:last, j])

@@ -218,7 +218,8 @@ def _leave_one_out(t, emission, targets, queries, work, out):
 
 @in_order
 def _impute_gap(gap, row, n, targets, queries, groups, cells, work, out):
-    """ALT probabilities of the rows after typed site ``gap`` (-1: before the first), at ``row`` of the block, from n groups."""
+    """ALT probabilities of the rows after typed site ``gap`` (-1: before the first), which is at ``row`` of the block,
+    from n groups."""
     mass, rows = work.classes, work.rows
     for cell in range(cells.gap_start[gap + 1], cells.gap_start[gap + 2]):
         classes = groups.classes[groups.class_start[cell] : groups.class_start[cell] + n]

@@ -17,8 +17,9 @@ from .clades import Clades, mixed, number, table_for
 from .compiled import in_order
 from .tables import Cells
 
-# What a group costs at a site, and a haplotype where two blocks meet, there and back, relatively.
-SITE_COST, BORDER_COST = 1.0, 1.0
+# What a haplotype costs where two blocks meet, there and back, over what a group costs at a site; measured best between
+# 0.4 and 2.5.
+BORDER_COST = 1.0
 MOST_GAPS = 64
 # A block is not made longer to see whether that becomes worth while again, once it costs so many times as much.
 TOO_MUCH = 1.1
@@ -70,7 +71,7 @@ def find_groups(codes: np.ndarray, cells: Cells, classes: np.ndarray, clades: Cl
     of, site_start = [], [0]
     while not of or site_start[-1] < t - 1:
         group = np.empty(k, np.int32)
-        gaps = _find_block(site_start[-1], codes, cells.gap_start, classes, clades.clade, size, group)
+        gaps = _find_block(site_start[-1], codes, cells.gap_start, classes, clades.clade, size, BORDER_COST, group)
         site_start.append(site_start[-1] + gaps)
         of.append(group)
     return _assemble(np.array(site_start), of, codes, cells, classes, clades)
@@ -83,7 +84,7 @@ def _mix_in(value, keys):
 
 
 @numba.njit(nogil=True, cache=True)
-def _find_block(first, codes, gap_start, classes, clade, size, group):
+def _find_block(first, codes, gap_start, classes, clade, size, border, group):
     """The groups of the block that begins at typed site ``first`` into ``group`` (k,); returns its number of gaps, that
     with which a gap costs least."""
     t, k = codes.shape
@@ -100,7 +101,7 @@ def _find_block(first, codes, gap_start, classes, clade, size, group):
                 _mix_in(classes[cell], keys)
         if site == t - 1 or (gaps and gaps % size == 0):
             n = number(keys, table, found)
-            cost = (SITE_COST * n * (gaps + 1) + BORDER_COST * k) / max(gaps, 1)
+            cost = (n * (gaps + 1) + border * k) / max(gaps, 1)
             if cost < lowest:
                 best, lowest = gaps, cost
                 group[:] = found

@@ -64,8 +64,8 @@ def add_mass(n, first, posterior, scale, work):
 
 @in_order
 def _terms(g, low, high, codes, work):
-    """What x y, x, y and 1 are multiplied with and added up to the posterior of a haplotype of group g, over rows low to
-    high of the block. codes: (rows, groups)"""
+    """What x y, x, y and 1 are multiplied with to give, added up, the posterior of a haplotype of group g over rows low
+    to high of the block. codes: (rows, groups)"""
     xy, x, y, one = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
     for row in range(low, high + 1):
         e = load(work.emission[row], codes[row, g]) * load(work.scale, row)
