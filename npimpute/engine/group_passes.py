@@ -26,7 +26,7 @@ import numpy as np
 
 from .compiled import in_order, in_order_inline, in_order_kernel
 from .groups import Groups, at_site
-from .lanes import LANES, greater, less, load, spread, store
+from .lanes import LANES, greater, less, load, spread, store, vectors
 from .ranking import Ranking, add_mass, rank, tell_ends
 from .tables import Cells, Model, Queries
 
@@ -79,7 +79,7 @@ class Scratch(NamedTuple):
             "mass": (g,), "score": (1,), "least": (1,),
         }  # fmt: skip
         return Scratch(
-            **{name: np.zeros((*shape, LANES), np.float32) for name, shape in shapes.items()},
+            **{name: vectors(*shape) for name, shape in shapes.items()},
             best=np.zeros((LANES, m), np.float32),
             found=np.zeros(LANES, np.int64),
         )

@@ -10,8 +10,10 @@ reaches into them.
 
 from __future__ import annotations
 
+import math
 import operator
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
@@ -21,6 +23,15 @@ LANES = 16
 _INT32, _VECTOR = ir.IntType(32), ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(_INT32, LANES)
 _FLAGS = ("contract", "nsz")
+
+
+def vectors(*shape: int) -> np.ndarray:
+    """(*shape, LANES) float32, zeros, each vector within one cache line, which twice as many can be read of in a time
+    as across two."""
+    size = math.prod(shape) * LANES
+    room = np.zeros(size + LANES, np.float32)
+    first = -room.ctypes.data // room.itemsize % LANES
+    return room[first : first + size].reshape(*shape, LANES)
 
 
 class _Lanes(types.Type):

@@ -22,7 +22,7 @@ from .copying import (
     CopyingConfig,
     Sequences,
 )
-from .lanes import LANES, exp, greater, less, load, log, spread, store
+from .lanes import LANES, exp, greater, less, load, log, spread, store, vectors
 from .self_imputed import FEATURES
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
@@ -85,7 +85,7 @@ class Scratch(NamedTuple):
     def of(m: int, weights: OutWeights) -> Scratch:
         s, h = len(weights.bias), len(weights.b1)
         sizes = (m, m, m, m * s, s, weights.w1.shape[1], h, h)
-        return Scratch(*(np.zeros((size, LANES), np.float32) for size in sizes))
+        return Scratch(*(vectors(size) for size in sizes))
 
 
 class Untyped(NamedTuple):
