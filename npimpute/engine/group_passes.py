@@ -123,14 +123,15 @@ def _cross(gap, m, c, code, emission, clade, total, model, groups, work, m_out, 
 
 
 @in_order
-def _forward_block(i, targets, queries, model, groups, work):
-    """Fills ``forward`` and ``sums`` for block i, of whose groups there are the sums of x."""
+def _forward_block(i, kept, targets, queries, model, groups, work):
+    """Fills ``forward`` and ``sums`` for block i, of whose groups there are the sums of x. kept: rows of ``forward``,
+    used in turns. Returns m and c at the end."""
     first, last = groups.site_start[i], groups.site_start[i + 1]
     n, x = groups.first[i + 1] - groups.first[i], work.groups[0]
     _fill(work.forward[0, 0], n, _ONE)
     _fill(work.forward[0, 1], n, _ZERO)
     for t in range(first, last + 1):
-        m, c = work.forward[t - first, 0], work.forward[t - first, 1]
+        m, c = work.forward[(t - first) % kept, 0], work.forward[(t - first) % kept, 1]
         code, clade, size = at_site(t, i, groups)
         total, emission = spread(_ZERO), work.emission[t - first]
         _fill_emission(t, targets, queries, model.err, emission)
@@ -138,15 +139,17 @@ def _forward_block(i, targets, queries, model, groups, work):
             for g in range(n):
                 total = total + load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
             store(work.sums, t, total)
-            return
+            break
         _fill(work.clades, groups.share_start[t + 1] - groups.share_start[t], _ZERO)
         for g in range(n):
             value = load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
             _add(work.clades, clade[g], value)
             total = total + value
         store(work.sums, t, total)
-        m_out, c_out = work.forward[t - first + 1, 0], work.forward[t - first + 1, 1]
+        after = (t - first + 1) % kept
+        m_out, c_out = work.forward[after, 0], work.forward[after, 1]
         _cross(t, m, c, code, emission, clade, total, model, groups, work, m_out, c_out)
+    return m, c
 
 
 @in_order
@@ -159,10 +162,9 @@ def _add_up(i, groups, x, work):
 
 
 @in_order
-def _go_right(i, groups, x, work, x_out):
-    """x of block i + 1, and the sums of its groups, from block i."""
-    last = groups.site_start[i + 1] - groups.site_start[i]
-    m, c, of, to, sums = work.forward[last, 0], work.forward[last, 1], groups.of[i], groups.of[i + 1], work.groups[0]
+def _go_right(i, groups, x, m, c, work, x_out):
+    """x of block i + 1, and the sums of its groups, from block i, at the end of which are m and c."""
+    of, to, sums = groups.of[i], groups.of[i + 1], work.groups[0]
     _fill(sums, groups.first[i + 2] - groups.first[i + 1], _ZERO)
     for j in range(len(of)):
         value = load(x, j) * load(m, of[j]) + load(c, of[j])
@@ -325,13 +327,13 @@ def _impute(targets, queries, groups, cells, model, ranking, work, out):
         _add_up(begin, groups, work.x[0], work)
         back = visit >= pieces - 1
         for i in range(begin, end - 1 if back else end):
-            _forward_block(i, targets, queries, model, groups, work)
+            m, c = _forward_block(i, 2, targets, queries, model, groups, work)
             x_out = work.x[i + 1 - begin] if i + 1 < end else work.entering[piece + 1]
-            _go_right(i, groups, work.x[i - begin], work, x_out)
+            _go_right(i, groups, work.x[i - begin], m, c, work, x_out)
         for i in range(end - 1, begin - 1 if back else end - 1, -1):
             x = work.x[i - begin]
             _go_left(i, groups, x, work)
-            _forward_block(i, targets, queries, model, groups, work)
+            _forward_block(i, len(work.forward), targets, queries, model, groups, work)
             _backward_block(i, x, targets, queries, model, groups, cells, ranking, work, out)
 
 
