@@ -40,18 +40,20 @@ class Ranking(NamedTuple):
 
 
 @in_order
-def _insert(who, value, best, ranked, n):
-    """``who`` among the n of ``ranked`` (m,) that there are so far, by their values ``best`` (m,), highest first, where
-    there is room or they are lower. Returns how many there are now."""
-    m = len(ranked)
-    if n == m and not value > best[m - 1]:
-        return n
-    p = n if n < m else m - 1
-    while p and best[p - 1] < value:
-        best[p], ranked[p] = best[p - 1], ranked[p - 1]
+def _insert(j, score, lane, q, a, ranking, work):
+    """Haplotype j among those that target q, of a lane, has in stretch a so far, highest first, where there is room or
+    they have less."""
+    m, n, best, ranked = work.best.shape[1], work.found[lane], work.best, ranking.haplotypes
+    p = min(n, m - 1)
+    if n == m and not score > best[lane, p]:
+        return
+    while p and best[lane, p - 1] < score:
+        best[lane, p], ranked[q, a, p] = best[lane, p - 1], ranked[q, a, p - 1]
         p -= 1
-    best[p], ranked[p] = value, who
-    return min(n + 1, m)
+    best[lane, p], ranked[q, a, p] = score, j
+    work.found[lane] = min(n + 1, m)
+    if work.found[lane] == m:
+        work.least[0, lane] = best[lane, m - 1]
 
 
 @in_order
@@ -66,11 +68,13 @@ def add_mass(n, first, posterior, scale, work):
 def _terms(g, low, high, codes, work):
     """What x y, x, y and 1 are multiplied with to give, added up, the posterior of a haplotype of group g over rows low
     to high of the block. codes: (rows, groups)"""
-    xy, x, y, one = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+    # No views of arrays here: each would be counted.
+    xy, x, y, one, groups = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO), work.forward.shape[2]
     for row in range(low, high + 1):
-        e = load(work.emission[row], codes[row, g]) * load(work.scale, row)
-        m, c = load(work.forward[row, 0], g), load(work.forward[row, 1], g)
-        left, leaves = load(work.backward[row, 0], g) * e, load(work.backward[row, 1], g) * e
+        of_m, of_c = 2 * row * groups + g, (2 * row + 1) * groups + g
+        e = load(work.emission, row * work.emission.shape[1] + codes[row, g]) * load(work.scale, row)
+        m, c = load(work.forward, of_m), load(work.forward, of_c)
+        left, leaves = load(work.backward, of_m) * e, load(work.backward, of_c) * e
         xy, x, y, one = xy + m * left, x + m * leaves, y + c * left, one + c * leaves
     return xy, x, y, one
 
@@ -115,13 +119,13 @@ def rank(t, i, x, targets, groups, ranking, work):
             # Those of the next stretch: m others do not have less.
             others = _least(low, high, ranking.haplotypes[q, a + 1], of, codes, x, lane, work)
             least[0, lane] = max(lowest, others * np.float32(0.9999))
-    bar, more = load(least, 0), spread(np.float32(1.0001))
+    bar, more, most_x, most_y = load(least, 0), spread(np.float32(1.0001)), work.groups[3], work.groups[4]
     for g in range(n):
         # No haplotype of a group has more than all of it, and none more than one of the most on either side.
         if not above(load(work.mass, g) * more, bar):
             continue
         terms = _terms(g, low, high, codes, work)
-        if not above(_score(load(work.groups[3], g), load(work.groups[4], g), terms), bar):
+        if not above(_score(load(most_x, g), load(most_y, g), terms), bar):
             continue
         for p in range(start[g], start[g + 1]):
             j = np.int64(groups.members[i, p])
@@ -132,10 +136,7 @@ def rank(t, i, x, targets, groups, ranking, work):
                 while bits:
                     lane = first_bit(bits)
                     bits &= bits - 1
-                    ranked, best = ranking.haplotypes[targets[lane], a], work.best[lane]
-                    found[lane] = _insert(j, work.score[0, lane], best, ranked, found[lane])
-                    if found[lane] == m:
-                        least[0, lane] = best[m - 1]
+                    _insert(j, work.score[0, lane], lane, targets[lane], a, ranking, work)
                 bar = load(least, 0)
     for lane in range(LANES):
         if targets[lane] >= 0:
@@ -146,15 +147,17 @@ def rank(t, i, x, targets, groups, ranking, work):
 def tell_ends(t, i, x, targets, groups, ranking, work):
     """What the network sees of the haplotypes that are ranked, at typed site t and the one after it."""
     of, n, low = groups.of[i], groups.first[i + 1] - groups.first[i], t - groups.site_start[i]
-    for row in range(low, min(low + 1, groups.site_start[i + 1] - groups.site_start[i]) + 1):
-        code, end = groups.codes[groups.code_start[i] + row * n :], 2 * (row - low)
-        for lane in range(LANES):
-            q = targets[lane]
-            for rank in range(work.found[lane] if q >= 0 else 0):
-                ends, j = ranking.ends[q, t, rank], np.int64(ranking.haplotypes[q, t, rank])
-                g = np.int64(of[j])
-                forward = x[j, lane] * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
-                before = work.y[j, lane] * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
-                forward *= work.emission[row, np.int64(code[g]), lane]
+    high = min(low + 1, groups.site_start[i + 1] - groups.site_start[i])
+    code = groups.codes[groups.code_start[i] + low * n :]
+    for lane in range(LANES):
+        q = targets[lane]
+        for rank in range(work.found[lane] if q >= 0 else 0):
+            ends, j = ranking.ends[q, t, rank], np.int64(ranking.haplotypes[q, t, rank])
+            g, x_j, y_j = np.int64(of[j]), x[j, lane], work.y[j, lane]
+            for row in range(low, high + 1):
+                forward = x_j * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
+                before = y_j * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
+                forward *= work.emission[row, np.int64(code[(row - low) * n + g]), lane]
+                end = 2 * (row - low)
                 ends[end] = before if end else forward / work.sums[t, lane]
                 ends[end + 1] = forward * before * work.scale[row, lane]
