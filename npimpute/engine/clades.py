@@ -8,6 +8,7 @@ Li and Stephens knows the first; typed sites cannot tell who is of a clade, but 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numba
@@ -31,7 +32,7 @@ class Clades(NamedTuple):
         return Clades(np.empty((0, k), np.uint16), np.zeros(1, np.int64), np.empty(0, np.float32))
 
 
-def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -> Clades:
+def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int, threads: int = 1) -> Clades:
     """bits: (r, ceil(k/8)) uint8. typed_rows: (t, 2) int64, first row of each typed site and the one after its last.
     beyond: rows on either side of a gap, and of its typed sites, at which the haplotypes of a clade are equal too.
 
@@ -44,8 +45,14 @@ def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int) -
     first = np.maximum(before[typed_rows[:-1, 0]] - beyond, 0)
     last = np.minimum(before[typed_rows[1:, 1]] + beyond, len(rows))
     clade = np.empty((len(first), k), np.uint16 if k <= 1 << 16 else np.int32)
-    start = np.zeros(len(typed_rows), np.int64)
-    return Clades(clade, start, _find(bits, carriers, rows, first, last, clade, start))
+
+    def find(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        return _find(bits, carriers, rows, first[part], last[part], clade[part])
+
+    ends = np.linspace(0, len(first), threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
+        numbers, shares = zip(*pool.map(find, map(slice, ends[:-1], ends[1:])), strict=True)
+    return Clades(clade, np.append(0, np.cumsum(np.concatenate(numbers))), np.concatenate(shares))
 
 
 @numba.njit(nogil=True)
@@ -95,10 +102,11 @@ def _toggle(bits, flip, key, sums):
 
 
 @numba.njit(nogil=True, cache=True)
-def _find(bits, carriers, rows, first, last, clade, start):
+def _find(bits, carriers, rows, first, last, clade):
+    """Clades of some neighbouring gaps; returns how many there are in each gap, and the shares of all."""
     # Haplotypes are equal over rows if the keys of what they carry there have the same exclusive or.
-    k = clade.shape[1]
-    sums, low, high = np.zeros(k, np.uint64), 0, 0
+    k, n_clades = clade.shape[1], np.empty(len(first), np.int64)
+    sums, low, high, done = np.zeros(k, np.uint64), first[:1].sum(), first[:1].sum(), 0
     share, members, table = np.empty(k, np.float32), np.empty(k, np.int64), table_for(k)
     for gap in range(len(first)):
         while high < last[gap]:
@@ -110,12 +118,13 @@ def _find(bits, carriers, rows, first, last, clade, start):
             _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), mixed(r), sums)
             low += 1
         n = number(sums, table, clade[gap])
+        n_clades[gap] = n
         members[:n] = 0
         for j in range(k):
             members[clade[gap, j]] += 1
-        start[gap + 1] = start[gap] + n
-        while start[gap + 1] > len(share):
+        while done + n > len(share):
             share = np.concatenate((share, np.empty_like(share)))
         for c in range(n):
-            share[start[gap] + c] = np.float32(1) / np.float32(members[c])
-    return share[: start[-1]].copy()
+            share[done + c] = np.float32(1) / np.float32(members[c])
+        done += n
+    return n_clades, share[:done].copy()

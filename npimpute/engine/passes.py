@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from ..context.windows import Window
@@ -51,7 +52,7 @@ def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = No
         codes[has] += window.panel.alleles(typed_rows[has, 0] + alt) * np.uint8(alt + 1)
     gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
     cells, classes = find_cells(bits, k, gap_start, gap_stop, threads)
-    clades = Clades.none(k) if beyond is None else find_clades(bits, k, typed_rows, beyond)
+    clades = Clades.none(k) if beyond is None else find_clades(bits, k, typed_rows, beyond, threads)
     return Prepared(
         Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
         find_groups(codes, cells, classes, clades, size),
@@ -101,10 +102,19 @@ def run_passes(
 def observed_probability(p: np.ndarray, queries: Queries, first: int = 0) -> np.ndarray:
     """(n, t) float64: probability of each allele that was observed, by ``p`` (n, r) of targets first..first+n-1; NaN
     where it is missing."""
-    rows, observed = queries.typed_rows, queries.observed[first : first + len(p)]
-    index = np.concatenate([np.arange(*ends) for ends in rows])
-    total = np.concatenate([np.zeros((len(p), 1)), np.cumsum(p[:, index], axis=1, dtype=np.float64)], axis=1)
-    ends = np.append(0, np.cumsum(np.diff(rows)[:, 0]))
-    ref = 1 - np.diff(total[:, ends], axis=1)
-    alt = np.take_along_axis(p, np.minimum(rows[:, 0] + np.maximum(observed - 1, 0), p.shape[1] - 1), axis=1)
-    return np.where(observed < 0, np.nan, np.where(observed == 0, ref, alt))
+    out = np.full((len(p), len(queries.typed_rows)), np.nan)
+    _observed_probability(p, queries.observed[first : first + len(p)], queries.typed_rows, out)
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _observed_probability(p, observed, typed_rows, out):
+    for q in range(len(p)):
+        for t in range(len(typed_rows)):
+            begin, end = typed_rows[t]
+            if observed[q, t] > 0:
+                out[q, t] = p[q, begin + observed[q, t] - 1]
+            elif observed[q, t] == 0:
+                out[q, t] = 1.0
+                for row in range(begin, end):
+                    out[q, t] -= p[q, row]

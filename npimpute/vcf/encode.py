@@ -205,6 +205,14 @@ def _layout(n_alt, n_samples, fields, sizes, offset):
 
 
 @njit(cache=True, nogil=True)
+def _carries(p, row, first, i):
+    """Whether sample i, of a site with one ALT allele, is written as anything but two certain REF alleles: then both
+    probabilities add up to less than half of a thousandth, so that every value of any field rounds to that."""
+    start = first[i]
+    return first[i + 1] != start + 2 or not np.float64(p[row, start]) + np.float64(p[row, start + 1]) < 0.0005
+
+
+@njit(cache=True, nogil=True)
 def text_records(p, first, n_alt, fields, lead, lead_end, words, codes, out):
     """Render whole VCF lines and return the number of bytes.
 
@@ -214,17 +222,36 @@ def text_records(p, first, n_alt, fields, lead, lead_end, words, codes, out):
     """
     n_samples = len(first) - 1
     sizes, offset = np.empty(len(fields), np.int64), np.empty(len(fields), np.int64)
-    both = np.empty((2, n_alt.max() + 1))
+    both = np.empty((2, max(n_alt.max(), 1) + 1))
     at, row, begin = np.int64(0), np.int64(0), np.int64(0)
+    # Most genotypes are two certain REF alleles.
+    plain, pair = np.empty((3 * len(fields) + 1) * (TEXT_WIDTH + 1), np.uint8), np.array([0, 2])
+    certain, its_codes = np.zeros((1, 2), np.float32), np.empty(3 * len(fields), np.int16)
+    _layout(1, 1, fields, sizes, offset)
+    for f in range(len(fields)):
+        _fill(certain, 0, 1, fields[f], pair, both, its_codes, offset[f])
+    length = _put_samples(plain, 0, its_codes, offset, fields, sizes, 1, words)
     for s in range(len(n_alt)):
         for b in range(begin, lead_end[s]):
             out[at] = lead[b]
             at += 1
         begin = lead_end[s]
-        _layout(n_alt[s], n_samples, fields, sizes, offset)
-        for f in range(len(fields)):
-            _fill(p, row, n_alt[s], fields[f], first, both, codes, offset[f])
-        at = _put_samples(out, at, codes, offset, fields, sizes, n_samples, words)
+        i = 0
+        while i < n_samples:
+            if n_alt[s] == 1 and not _carries(p, row, first, i):
+                for b in range(length):
+                    out[at + b] = plain[b]
+                at += length
+                i += 1
+                continue
+            end = i + 1
+            while end < n_samples and (n_alt[s] != 1 or _carries(p, row, first, end)):
+                end += 1
+            _layout(n_alt[s], end - i, fields, sizes, offset)
+            for f in range(len(fields)):
+                _fill(p, row, n_alt[s], fields[f], first[i : end + 1], both, codes, offset[f])
+            at = _put_samples(out, at, codes, offset, fields, sizes, end - i, words)
+            i = end
         out[at] = _NEWLINE
         at += 1
         row += n_alt[s]

@@ -56,24 +56,23 @@ _FLAG_BYTES = {key: bytes([1 << 4 | _INT8, NUMBER[key], 0]) for key in ("TYPED",
 
 
 def rounded_info(dosages: Dosages) -> dict[str, np.ndarray]:
-    """Row values of the Float keys as printed, float64."""
-    out = {"AF": dosages.af, "DR2": dosages.dr2, "R2": dosages.dr2, "INFO": dosages.dr2, "ER2": dosages.er2}
-    out |= {"EXPR2": dosages.expected_r2, "SP": dosages.sum_p, "SPQ": dosages.sum_pq}
-    out |= {"SPPQ": dosages.sum_ppq, "SPPPQ": dosages.sum_pppq}
-    return {key: _rounded(key, values) for key, values in out.items()}
+    """Row values of the Float keys, float64, rounded to the decimals that are printed. DR2, R2 and INFO are one array;
+    sums are as they are."""
+    values = {"AF": dosages.af, "DR2": dosages.dr2, "ER2": dosages.er2, "EXPR2": dosages.expected_r2}
+    af, dr2, *others = (_rounded(key, of_key) for key, of_key in values.items())
+    sums = (dosages.sum_p, dosages.sum_pq, dosages.sum_ppq, dosages.sum_pppq)
+    keys = ("AF", "DR2", "R2", "INFO", "ER2", "EXPR2", *SUMS)
+    return dict(zip(keys, (af, dr2, dr2, dr2, *others, *sums), strict=True))
 
 
 def _rounded(key: str, values: np.ndarray) -> np.ndarray:
-    if _DECIMALS[key] is None:
-        # Six significant digits are what htslib prints, so that its rendering of the BCF equals the VCF's.
-        return np.array([float(f"{x:.6g}") for x in values.tolist()])
     # Adding 0 turns -0 into 0.
     return np.round(values.astype(np.float64), _DECIMALS[key]) + 0.0
 
 
 def info_words(key: str, values: np.ndarray) -> list[str]:
     """The text of row values of a Float key of INFO."""
-    return _words(_rounded(key, values), _DECIMALS[key])
+    return _words(_rounded(key, values) if _DECIMALS[key] else values, _DECIMALS[key])
 
 
 def _words(values: np.ndarray, decimals: int | None) -> list[str]:
@@ -95,12 +94,14 @@ def _known(part: Dosages, rows: np.ndarray) -> list[tuple[bool, bool]]:
 
 def text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], formats: str) -> list[bytes]:
     """The fixed columns of each line, up to FORMAT."""
-    columns = []
+    columns, made = [], {}
     for key, values in info.items():
-        words = _words(values, _DECIMALS[key])
-        if len(words) != len(part.sites) or part.sites.alt.count("."):
-            words = [",".join(words[a:b]) for a, b in pairwise(rows.tolist())]
-        columns.append(words)
+        if id(values) not in made:
+            words = _words(values, _DECIMALS[key])
+            if len(words) != len(part.sites) or part.sites.alt.count("."):
+                words = [",".join(words[a:b]) for a, b in pairwise(rows.tolist())]
+            made[id(values)] = words
+        columns.append(made[id(values)])
     sites, n_hap, known = part.sites, part.n_hap.tolist(), _known(part, rows)
     flags = [";TYPED" * bool(t) + ";IMP" * bool(i) for t, i in zip(part.typed, part.imputed, strict=True)]
     leads = []
@@ -121,7 +122,7 @@ def text_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], for
 
 def bcf_leads(part: Dosages, rows: np.ndarray, info: dict[str, np.ndarray], contig: int, size: int) -> list[bytes]:
     """The part of each BCF record that all samples share, from CHROM to INFO. size: of fields and of samples."""
-    floats = {key: _float_bytes(values) for key, values in info.items()}
+    floats = {key: _float_bytes(values if _DECIMALS[key] else _six_digits(values)) for key, values in info.items()}
     n_hap = part.n_hap.astype("<i4").tobytes()
     typed, imputed = _FLAG_BYTES["TYPED"], _FLAG_BYTES["IMP"]
     flags = [typed * bool(t) + imputed * bool(i) for t, i in zip(part.typed, part.imputed, strict=True)]
@@ -165,6 +166,11 @@ def _info_heads(n_alt: int, er2: bool, expected_r2: bool) -> dict[str, bytes]:
             kind = _typed_size(1, _INT32) if key == "NH" else _typed_size(n_alt, _FLOAT)
             heads[key] = bytes([1 << 4 | _INT8, NUMBER[key]]) + kind
     return heads
+
+
+def _six_digits(values: np.ndarray) -> np.ndarray:
+    """What htslib prints of a float, so that its rendering of the BCF equals the VCF's."""
+    return np.array([float(f"{x:.6g}") for x in values.tolist()])
 
 
 def _float_bytes(values: np.ndarray) -> bytes:
