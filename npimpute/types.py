@@ -14,6 +14,7 @@ in the order of their samples.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -76,7 +77,13 @@ class Sites:
 
     def n_alt(self) -> np.ndarray:
         """(s,) int64: how many ALT alleles each site has."""
-        return np.fromiter((0 if a == "." else a.count(",") + 1 for a in self.alt), np.int64, len(self))
+        return self._n_alt
+
+    @cached_property
+    def _n_alt(self) -> np.ndarray:
+        counts = np.fromiter((0 if a == "." else a.count(",") + 1 for a in self.alt), np.int64, len(self))
+        counts.flags.writeable = False
+        return counts
 
 
 @dataclass(frozen=True)

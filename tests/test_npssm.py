@@ -202,13 +202,11 @@ def test_features_of_rows_are_plain_figures():
     y = (rng.random((8, n)) < carried).astype(np.uint8)
     x = np.clip(0.6 * y + rng.uniform(0, 0.4, y.shape), 0, 1).astype(np.float32)
     x[0], x[1], x[6], x[7] = 0, 1, 1 - x[6], 0.25  # as all, as all, the wrong way round, and the same of all
-    sums = SelfImputed(9)  # of which one row is nobody's
-    for some in (slice(0, 1000), slice(1000, n)):
-        for rows in (slice(0, 3), slice(3, 8)):
-            sums.add(x[rows, some].T, y[rows, some], rows)
-        sums.n += some.stop - some.start
+    sums, bits = SelfImputed(8), np.packbits(y, axis=1, bitorder="little")
+    for some in np.split(rng.permutation(n), [1000]):
+        sums.add(x[:, some].T.copy(), bits, some)
     logit = lambda p: np.log(p / (1 - p))  # noqa: E731
-    for of_row, a, b in zip(sums.features(), x.astype(float), y.astype(bool), strict=False):
+    for of_row, a, b in zip(sums.features(), x.astype(float), y.astype(bool), strict=True):
         (var_x, cov), (_, var_y) = n * np.cov(a, b, ddof=0)
         expected = [
             (cov + 4) / (var_x + 4) - 1,

@@ -7,7 +7,6 @@ import pytest
 from test_blocks import dense
 from test_engine import make_window, mosaics
 
-from npimpute.context import hidden
 from npimpute.context.hidden import hide, middle
 from npimpute.context.windows import Window
 from npimpute.engine import parameters
@@ -44,8 +43,7 @@ def wrong(window, share, seed=0):
 
 
 @pytest.mark.parametrize("k", [40, 45])
-def test_who_is_hidden_is_a_target_and_not_in_the_panel(monkeypatch, k):
-    monkeypatch.setattr(hidden, "UNPACKED_BYTES", 500)  # a few rows at a time
+def test_who_is_hidden_is_a_target_and_not_in_the_panel(k):
     window, _ = make_window(np.random.default_rng(k), k=k, every=2)
     found, columns = hide(window, np.array([7, 2, 19]))
     assert columns.tolist() == [14, 15, 4, 5, 38, 39]

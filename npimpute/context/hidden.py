@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
+import numba
 import numpy as np
 
 from ..types import Haplotypes
 from .windows import Window
-
-UNPACKED_BYTES = 32 << 20
 
 
 def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
@@ -22,8 +20,8 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     columns = panel.haplotypes_of(people)
     starts = panel.row_start()
     kept = np.delete(np.arange(panel.k), columns)
-    parts = (panel.alleles(rows).take(kept, axis=1) for rows in row_parts(panel))
-    bits = np.concatenate([np.packbits(part, axis=1, bitorder="little") for part in parts])
+    bits = np.zeros((len(panel.bits), -(-len(kept) // 8)), np.uint8)
+    _copy_bits(panel.bits, *_runs(kept), bits)
     alleles = np.zeros((len(window.typed), len(columns)), np.int8)
     for codes, site in zip(alleles, window.typed, strict=True):
         carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
@@ -32,11 +30,26 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     return replace(window, panel=Haplotypes(panel.sites, bits, len(kept), ploidy), alleles=alleles), columns
 
 
-def row_parts(panel: Haplotypes) -> Iterator[slice]:
-    """All rows, so many at a time that their unpacked alleles take little memory."""
-    step = max(1, UNPACKED_BYTES // panel.k)
-    for first in range(0, len(panel.bits), step):
-        yield slice(first, first + step)
+def _runs(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of increasing numbers, the first of each run of neighbours, and how many it has; int64."""
+    first = np.flatnonzero(np.diff(kept, prepend=-2) > 1)
+    return kept[first], np.diff(np.append(first, len(kept)))
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_bits(bits, first, length, out):
+    """The columns first[i]..first[i]+length[i]-1 of each row of ``bits``, run after run, into ``out``, which is 0."""
+    last = bits.shape[1] - 1
+    for r in range(len(bits)):
+        to = 0
+        for i in range(len(first)):
+            at, left = first[i], length[i]
+            while left > 0:
+                n = min(left, 8 - to % 8)
+                byte = at // 8
+                window = np.int64(bits[r, byte]) | np.int64(bits[r, min(byte + 1, last)]) << 8
+                out[r, to // 8] |= np.uint8((window >> (at % 8) & (1 << n) - 1) << (to % 8))
+                at, to, left = at + n, to + n, left - n
 
 
 def middle(window: Window, typed: int, sites: int) -> Window:

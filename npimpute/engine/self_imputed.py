@@ -9,9 +9,10 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
+import numba
 import numpy as np
 
-from ..context.hidden import hide, row_parts
+from ..context.hidden import hide
 from ..context.windows import Window
 
 # Of the panel's people at most one in so many is hidden at a time, and no more than MOST_HIDDEN.
@@ -20,6 +21,7 @@ FOLDS, MOST_HIDDEN = 10, 250
 # deviations, about that many carriers; measured best between 2 and 8.
 PRIOR = 4.0
 FEATURES = 6
+ROWS = 64  # that are added to at a time, in the cache
 
 
 class SelfImputed:
@@ -30,13 +32,10 @@ class SelfImputed:
         self.n = 0
         self.x, self.y, self.xx, self.xy = (np.zeros(rows) for _ in range(4))
 
-    def add(self, p: np.ndarray, alleles: np.ndarray, rows: slice) -> None:
-        """p: (n, rows) float32. alleles: (rows, n) uint8. Counts nobody: see ``n``."""
-        x = p.T.astype(np.float64)
-        self.x[rows] += x.sum(axis=1)
-        self.y[rows] += alleles.sum(axis=1)
-        self.xx[rows] += np.einsum("ij,ij->i", x, x)
-        self.xy[rows] += np.einsum("ij,ij->i", x, alleles)
+    def add(self, p: np.ndarray, bits: np.ndarray, columns: np.ndarray) -> None:
+        """p: (n, r) float32, of the haplotypes ``columns`` (int64) of a panel. bits: as in ``Haplotypes``."""
+        _add(p, bits, columns, self.x, self.y, self.xx, self.xy)
+        self.n += len(columns)
 
     def slope(self) -> np.ndarray:
         """(r,) float64: regression of allele on imputed probability, drawn towards 1."""
@@ -62,6 +61,19 @@ class SelfImputed:
     def _moments(self) -> tuple[np.ndarray, np.ndarray]:
         """(r,) float64 both: sums of products of deviations of x and y, and of x."""
         return self.xy - self.x * self.y / self.n, self.xx - self.x**2 / self.n
+
+
+@numba.njit(nogil=True, cache=True)
+def _add(p, bits, columns, x, y, xx, xy):
+    for begin in range(0, len(bits), ROWS):
+        for q in range(len(p)):
+            byte, bit = columns[q] >> 3, columns[q] & 7
+            for r in range(begin, min(begin + ROWS, len(bits))):
+                value, carried = np.float64(p[q, r]), np.float64(bits[r, byte] >> bit & 1)
+                x[r] += value
+                y[r] += carried
+                xx[r] += value * value
+                xy[r] += value * carried
 
 
 def _logit(p: np.ndarray) -> np.ndarray:
@@ -94,10 +106,7 @@ def self_impute(
     turns = _turns(window.panel.people, haplotypes * window.panel.people // window.panel.k, seed)
     for done, people in enumerate(turns, 1):
         part, columns = hide(window, people)
-        p = impute(part)
-        for rows in row_parts(window.panel):
-            sums.add(p[:, rows], window.panel.alleles(rows)[:, columns], rows)
-        sums.n += len(columns)
+        sums.add(impute(part), window.panel.bits, columns)
         progress(done / len(turns))
     return sums
 
