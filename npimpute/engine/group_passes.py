@@ -152,16 +152,18 @@ def _forward_block(i, kept, targets, queries, model, groups, work):
     return m, c
 
 
-@in_order
-def _add_up(i, groups, x, work):
-    """The sums of x over the groups of block i."""
-    of, sums = groups.of[i], work.groups[0]
+@in_order_inline
+def _enter_piece(i, groups, x, work):
+    """x of block i, the first of a piece, and the sums of its groups."""
+    of, sums, x_out = groups.of[i], work.groups[0], work.x[0]
     _fill(sums, groups.first[i + 1] - groups.first[i], _ZERO)
     for j in range(len(of)):
-        _add(sums, of[j], load(x, j))
+        value = load(x, j)
+        store(x_out, j, value)
+        _add(sums, of[j], value)
 
 
-@in_order
+@in_order_inline
 def _go_right(i, groups, x, m, c, work, x_out):
     """x of block i + 1, and the sums of its groups, from block i, at the end of which are m and c."""
     of, to, sums = groups.of[i], groups.of[i + 1], work.groups[0]
@@ -172,7 +174,7 @@ def _go_right(i, groups, x, m, c, work, x_out):
         _add(sums, to[j], value)
 
 
-@in_order
+@in_order_inline
 def _go_left(i, groups, x, work):
     """y of block i, and what is summed up of its groups, from block i + 1."""
     k, n, last = groups.of.shape[1], groups.first[i + 1] - groups.first[i], i + 1 == len(groups.of)
@@ -298,7 +300,7 @@ def _backward_block(i, x, targets, queries, model, groups, cells, ranking, work,
             if t < last:
                 _impute_gap(t, row, n, targets, queries, groups, cells, work, out)
             if t == 0:
-                _impute_gap(-1, -1, n, targets, queries, groups, cells, work, out)
+                _impute_gap(t - 1, row - 1, n, targets, queries, groups, cells, work, out)
             if ranked:
                 add_mass(n, t == last, posterior, scale, work)
                 if t % ranking.size == 0:
@@ -323,11 +325,10 @@ def _impute(targets, queries, groups, cells, model, ranking, work, out):
         # To the last piece and back.
         piece = min(visit, 2 * (pieces - 1) - visit)
         begin, end = piece * blocks, min((piece + 1) * blocks, b)
-        work.x[0] = work.entering[piece]
-        _add_up(begin, groups, work.x[0], work)
+        _enter_piece(begin, groups, work.entering[piece], work)
         back = visit >= pieces - 1
         for i in range(begin, end - 1 if back else end):
-            m, c = _forward_block(i, 2, targets, queries, model, groups, work)
+            m, c = _forward_block(i, min(2, len(work.forward)), targets, queries, model, groups, work)
             x_out = work.x[i + 1 - begin] if i + 1 < end else work.entering[piece + 1]
             _go_right(i, groups, work.x[i - begin], m, c, work, x_out)
         for i in range(end - 1, begin - 1 if back else end - 1, -1):

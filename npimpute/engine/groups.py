@@ -104,7 +104,8 @@ def _find_block(first, codes, gap_start, classes, clade, size, border, group):
             cost = (n * (gaps + 1) + border * k) / max(gaps, 1)
             if cost < lowest:
                 best, lowest = gaps, cost
-                group[:] = found
+                for j in range(k):  # as a whole it would take seconds to compile
+                    group[j] = found[j]
             if site == t - 1 or gaps >= MOST_GAPS or cost > TOO_MUCH * lowest:
                 return best
         for cell in range(gap_start[site + 1], gap_start[site + 2]):

@@ -28,6 +28,13 @@ def text_table() -> np.ndarray:
     return np.frombuffer(bytearray(data), "<u8")
 
 
+def plain_text(fields: np.ndarray) -> np.ndarray:
+    """(b,) uint8: what is written, after a tab, of two certain REF alleles at a site with one ALT allele; most
+    genotypes are that."""
+    text = {GT: "0|0", DS: "0", HDS: "0,0", GP: "1,0,0", AP1: "0", AP2: "0"}
+    return np.frombuffer(bytearray("\t" + ":".join(text[field] for field in fields.tolist()), "ascii"), np.uint8)
+
+
 def float_table() -> np.ndarray:
     """(2003, 4) uint8: the little-endian float32 of every code."""
     values = (np.arange(ABSENT + 1) / 1000).astype("<f4")
@@ -213,24 +220,18 @@ def _carries(p, row, first, i):
 
 
 @njit(cache=True, nogil=True)
-def text_records(p, first, n_alt, fields, lead, lead_end, words, codes, out):
+def text_records(p, first, n_alt, fields, lead, lead_end, words, plain, codes, out):
     """Render whole VCF lines and return the number of bytes.
 
     p: (r, n) float32. first: see above. n_alt: (s,) int64. fields: int64 field numbers in order. lead: the fixed
     columns of the s lines, one after the other without the tab that follows; lead_end: (s,) int64 where each ends.
-    codes: int16 scratch for the largest record. words: `text_table`. out: room for all leads and `record_bounds`.
+    codes: int16 scratch for the largest record. words: `text_table`. plain: `plain_text`. out: room for all leads and
+    `record_bounds`.
     """
     n_samples = len(first) - 1
     sizes, offset = np.empty(len(fields), np.int64), np.empty(len(fields), np.int64)
-    both = np.empty((2, max(n_alt.max(), 1) + 1))
+    both = np.empty((2, n_alt.max() + 1))
     at, row, begin = np.int64(0), np.int64(0), np.int64(0)
-    # Most genotypes are two certain REF alleles.
-    plain, pair = np.empty((3 * len(fields) + 1) * (TEXT_WIDTH + 1), np.uint8), np.array([0, 2])
-    certain, its_codes = np.zeros((1, 2), np.float32), np.empty(3 * len(fields), np.int16)
-    _layout(1, 1, fields, sizes, offset)
-    for f in range(len(fields)):
-        _fill(certain, 0, 1, fields[f], pair, both, its_codes, offset[f])
-    length = _put_samples(plain, 0, its_codes, offset, fields, sizes, 1, words)
     for s in range(len(n_alt)):
         for b in range(begin, lead_end[s]):
             out[at] = lead[b]
@@ -239,9 +240,9 @@ def text_records(p, first, n_alt, fields, lead, lead_end, words, codes, out):
         i = 0
         while i < n_samples:
             if n_alt[s] == 1 and not _carries(p, row, first, i):
-                for b in range(length):
+                for b in range(len(plain)):
                     out[at + b] = plain[b]
-                at += length
+                at += len(plain)
                 i += 1
                 continue
             end = i + 1

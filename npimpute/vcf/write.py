@@ -177,7 +177,8 @@ class VariantWriter:
             keys = np.arange(len(self._names)) + len(NUMBER)
             used = encode.bcf_records(p, first, n_alt, self._fields, keys, lead, ends, _floats(), codes, out)
         else:
-            used = encode.text_records(p, first, n_alt, self._fields, lead, ends, _texts(), codes, out)
+            plain = encode.plain_text(self._fields)
+            used = encode.text_records(p, first, n_alt, self._fields, lead, ends, _texts(), plain, codes, out)
         return out[:used]
 
     def _put(self, data) -> None:
