@@ -27,9 +27,13 @@ class Clades(NamedTuple):
     share: np.ndarray
 
     @staticmethod
-    def none(k: int) -> Clades:
-        """Of no gaps, for a model without."""
-        return Clades(np.empty((0, k), np.uint16), np.zeros(1, np.int64), np.empty(0, np.float32))
+    def none(t: int, k: int) -> Clades:
+        """All are of one clade in each gap, for a model without."""
+        return Clades(np.zeros((t - 1, k), _kind(k)), np.arange(t), np.full(t - 1, 1 / k, np.float32))
+
+
+def _kind(k: int) -> type:
+    return np.uint16 if k <= 1 << 16 else np.int32
 
 
 def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int, threads: int = 1) -> Clades:
@@ -44,7 +48,7 @@ def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int, t
     before = np.append(0, np.cumsum(counts))
     first = np.maximum(before[typed_rows[:-1, 0]] - beyond, 0)
     last = np.minimum(before[typed_rows[1:, 1]] + beyond, len(rows))
-    clade = np.empty((len(first), k), np.uint16 if k <= 1 << 16 else np.int32)
+    clade = np.empty((len(first), k), _kind(k))
 
     def find(part: slice) -> tuple[np.ndarray, np.ndarray]:
         return _find(bits, carriers, rows, first[part], last[part], clade[part])

@@ -66,7 +66,7 @@ def at_site(t, i, groups):
 
 def find_groups(codes: np.ndarray, cells: Cells, classes: np.ndarray, clades: Clades, size: int) -> Groups:
     """codes: (t, k) uint8, alleles of the panel at the typed sites. classes: (c, k), of the haplotypes in each cell.
-    clades: of no gaps for none. size: blocks have a multiple of so many gaps, but for the last."""
+    size: blocks have a multiple of so many gaps, but for the last."""
     t, k = codes.shape
     of, site_start = [], [0]
     while not of or site_start[-1] < t - 1:
@@ -110,8 +110,7 @@ def _find_block(first, codes, gap_start, classes, clade, size, border, group):
                 return best
         for cell in range(gap_start[site + 1], gap_start[site + 2]):
             _mix_in(classes[cell], keys)
-        if len(clade):
-            _mix_in(clade[site], keys)
+        _mix_in(clade[site], keys)
         _mix_in(codes[site + 1], keys)
         gaps += 1
 
@@ -126,32 +125,30 @@ def _assemble(site_start, of, codes, cells: Cells, classes, clades: Clades) -> G
         one, (first, last) = members[i, start[i][:-1]], site_start[i : i + 2]
         gaps = slice(cells.gap_start[0 if i == 0 else first + 1], cells.gap_start[last + 1 + (last == t - 1)])
         of_codes.append(codes[first : last + 1, one])
-        of_clade.append(clades.clade[first:last, one] if len(clades.clade) else np.zeros((last - first, len(one))))
+        of_clade.append(clades.clade[first:last, one])
         of_classes.append(classes[gaps, one])
     sizes = [np.diff(s) for s in start]
     groups = np.array([len(size) for size in sizes])
-    kind = np.uint16 if k <= 1 << 16 else np.int32
-    none = len(clades.clade) == 0
     return Groups(
         site_start=site_start,
-        of=np.array(of, kind),
+        of=np.array(of, clades.clade.dtype),
         members=members,
         first=np.append(0, np.cumsum(groups)),
         start=np.concatenate(start),
         size=np.concatenate(sizes).astype(np.float32),
-        codes=_flat(of_codes, np.uint8),
+        codes=_flat(of_codes),
         code_start=_starts(of_codes)[:-1],
-        clade=_flat(of_clade, kind),
+        clade=_flat(of_clade),
         clade_start=_starts(of_clade)[:-1],
-        classes=_flat(of_classes, kind),
+        classes=_flat(of_classes),
         class_start=np.append(0, np.cumsum(np.concatenate([np.repeat(x.shape[1], len(x)) for x in of_classes])))[:-1],
-        share=np.full(t - 1, 1 / k, np.float32) if none else clades.share,
-        share_start=np.arange(t) if none else clades.start,
+        share=clades.share,
+        share_start=clades.start,
     )
 
 
-def _flat(parts: list[np.ndarray], kind: type) -> np.ndarray:
-    return np.concatenate([part.ravel() for part in parts]).astype(kind)
+def _flat(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([part.ravel() for part in parts])
 
 
 def _starts(parts: list[np.ndarray]) -> np.ndarray:

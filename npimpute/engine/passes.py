@@ -52,7 +52,7 @@ def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = No
         codes[has] += window.panel.alleles(typed_rows[has, 0] + alt) * np.uint8(alt + 1)
     gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
     cells, classes = find_cells(bits, k, gap_start, gap_stop, threads)
-    clades = Clades.none(k) if beyond is None else find_clades(bits, k, typed_rows, beyond, threads)
+    clades = Clades.none(len(codes), k) if beyond is None else find_clades(bits, k, typed_rows, beyond, threads)
     return Prepared(
         Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
         find_groups(codes, cells, classes, clades, size),

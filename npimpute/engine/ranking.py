@@ -86,6 +86,15 @@ def _score(x, y, terms):
 
 
 @in_order
+def _both_sides(row, g, lane, x, y, code, work):
+    """Of one haplotype, of group g, at a row of the block: its forward probability after the emission, and its backward
+    one before it."""
+    forward = x * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
+    before = y * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
+    return forward * work.emission[row, np.int64(code), lane], before
+
+
+@in_order
 def _least(low, high, following, of, codes, x, lane, work):
     """The least posterior of ``following``, haplotypes, over rows low to high of the block."""
     least = np.float32(np.inf)
@@ -93,9 +102,8 @@ def _least(low, high, following, of, codes, x, lane, work):
         j, total = np.int64(following[rank]), _ZERO
         g = np.int64(of[j])
         for row in range(low, high + 1):
-            f = x[j, lane] * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
-            b = work.y[j, lane] * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
-            total += f * b * work.emission[row, np.int64(codes[row, g]), lane] * work.scale[row, lane]
+            forward, before = _both_sides(row, g, lane, x[j, lane], work.y[j, lane], codes[row, g], work)
+            total += forward * before * work.scale[row, lane]
         least = min(least, total)
     return least
 
@@ -155,9 +163,7 @@ def tell_ends(t, i, x, targets, groups, ranking, work):
             ends, j = ranking.ends[q, t, rank], np.int64(ranking.haplotypes[q, t, rank])
             g, x_j, y_j = np.int64(of[j]), x[j, lane], work.y[j, lane]
             for row in range(low, high + 1):
-                forward = x_j * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
-                before = y_j * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
-                forward *= work.emission[row, np.int64(code[(row - low) * n + g]), lane]
+                forward, before = _both_sides(row, g, lane, x_j, y_j, code[(row - low) * n + g], work)
                 end = 2 * (row - low)
                 ends[end] = before if end else forward / work.sums[t, lane]
                 ends[end + 1] = forward * before * work.scale[row, lane]
