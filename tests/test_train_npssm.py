@@ -145,6 +145,26 @@ def test_windows_that_are_kept_are_learnt_from_again_and_depend_on_the_seed_alon
         assert one.site.shape != other.site.shape or not torch.equal(one.site, other.site)
 
 
+def test_other_regions_of_the_same_people_tell_of_their_ancestry(monkeypatch):
+    windows, plain = [], module.hide
+    monkeypatch.setattr(module, "hide", lambda *args: windows.append(plain(*args)[0]) or plain(*args))
+    # Two regions with the same rows, of the same people in another order, and two of others.
+    order = np.random.default_rng(3).permutation(40)
+    pairs = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
+    toy = replace(TOY, samples=tuple(f"p{i}" for i in range(40)))
+    same = region(TOY.alleles(slice(None))[:, pairs].astype(bool), name="same")
+    same = replace(same, samples=tuple(f"p{i}" for i in order))
+    others = [replace(TOY, samples=tuple(f"q{i}" for i in range(40))), TOY]
+    data = replace(DATA, people=(40, 40), typed=1000, rows=1000)
+    for seed in range(12):
+        CopyingSource([toy, same, *others], data, MODEL).draw(np.random.default_rng(seed), 4)
+    found = [window for window in windows if window.elsewhere is not None]
+    assert 2 <= len(found) < len(windows)
+    for window in found:
+        rows = {row.tobytes() for row in window.panel.alleles(slice(None))}
+        assert len(window.elsewhere.codes) and all(row.tobytes() in rows for row in window.elsewhere.codes)
+
+
 def test_people_may_be_alike(draw):
     rng, shares = np.random.default_rng(0), {}
     frequency = np.repeat(rng.permuted([[0.2, 0.8]] * 400, axis=1), 60, axis=1)

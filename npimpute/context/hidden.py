@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from ..types import Haplotypes
-from .windows import Window
+from .windows import Elsewhere, Window
 
 
 def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
@@ -27,7 +27,12 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
         carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
         codes[:] = (carried * np.arange(1, len(carried) + 1)[:, None]).sum(axis=0)
     ploidy = None if panel.ploidy is None else np.delete(panel.ploidy, people)
-    return replace(window, panel=Haplotypes(panel.sites, bits, len(kept), ploidy), alleles=alleles), columns
+    samples = None if panel.ploidy is None else np.repeat(np.arange(len(people)), panel.ploidy[people])
+    hidden = Haplotypes(panel.sites, bits, len(kept), ploidy)
+    out = window.elsewhere
+    if out is not None:
+        out = Elsewhere(np.delete(out.codes, columns, axis=1), out.codes[:, columns].astype(np.int8))
+    return replace(window, panel=hidden, alleles=alleles, samples=samples, elsewhere=out), columns
 
 
 def _runs(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,14 @@ MIN_WINDOW_SITES = 2_000
 TOGETHER, WAITING_BYTES = 2_000, 8 << 30
 
 
+class Elsewhere(NamedTuple):
+    """Typed sites outside of a window, for what they tell of ancestry. codes: (x, k) uint8, alleles of its panel's
+    haplotypes; alleles: (x, n) int8, those of its targets, -1 missing."""
+
+    codes: np.ndarray
+    alleles: np.ndarray
+
+
 @dataclass(frozen=True)
 class Window:
     """Consecutive panel sites of one contig and the targets' typed alleles there.
@@ -28,7 +37,9 @@ class Window:
     panel: the sites with a flank on either side. cm: (s,) float64. typed: (t,) int64, increasing, the panel sites
     that the targets were typed at. alleles: (t, n) int8, the targets' alleles as codes of the panel's record, -1
     missing. start, stop: sites start..stop-1 of the panel are this window's to write; the rest is flank.
+    samples: (n,) int64, which sample each target haplotype is of, those of one side by side; None: two by two.
     span, kind: the target sites span[0]..span[1]-1 lie where this window writes, with a ``Match`` (uint8) each.
+    elsewhere: what else is known of the same people, if anything.
     """
 
     panel: Haplotypes
@@ -39,16 +50,28 @@ class Window:
     stop: int
     span: tuple[int, int]
     kind: np.ndarray
+    samples: np.ndarray | None = None
+    elsewhere: Elsewhere | None = None
+
+    def sample_of(self) -> np.ndarray:
+        """``samples``, whatever they are."""
+        return np.arange(self.alleles.shape[1]) // 2 if self.samples is None else self.samples
 
     def typed_rows(self) -> np.ndarray:
         """(r,) bool: the panel's rows that belong to typed sites."""
         return np.repeat(np.isin(np.arange(len(self.panel.sites)), self.typed), np.diff(self.panel.row_start()))
 
     def turns(self) -> list[Window]:
-        """The window of TOGETHER targets each, as few as hold all, about equally many."""
-        n = self.alleles.shape[1]
+        """The window of about TOGETHER targets each, as few as hold all, equally many but that samples are whole."""
+        n, sample = self.alleles.shape[1], self.sample_of()
         ends = np.linspace(0, n, -(-n // TOGETHER) + 1).astype(int)
-        return [replace(self, alleles=self.alleles[:, a:b]) for a, b in pairwise(ends)]
+        ends[1:-1] = np.searchsorted(sample, sample[ends[1:-1]])
+        return [self._of_targets(a, b, sample) for a, b in pairwise(ends)]
+
+    def _of_targets(self, first: int, last: int, sample: np.ndarray) -> Window:
+        out = self.elsewhere
+        out = None if out is None else out._replace(alleles=out.alleles[:, first:last])
+        return replace(self, alleles=self.alleles[:, first:last], samples=sample[first:last], elsewhere=out)
 
 
 @dataclass(frozen=True)
@@ -157,4 +180,5 @@ def _window(
         stop=stop,
         span=span,
         kind=alignment.kind[span[0] - first : span[1] - first],
+        samples=None if targets.ploidy is None else np.repeat(np.arange(len(targets.ploidy)), targets.ploidy),
     )

@@ -20,16 +20,15 @@ LEAST_CARRIERS = 2
 
 class Clades(NamedTuple):
     """Of each gap between two typed sites. clade: (t-1, k) uint16 or int32, that of each haplotype, numbered from 0.
-    start: (t,) int64 and share: float32, one over the haplotypes of a clade, those of gap i from share[start[i]] on."""
+    number: (t-1,) int64, how many there are."""
 
     clade: np.ndarray
-    start: np.ndarray
-    share: np.ndarray
+    number: np.ndarray
 
     @staticmethod
     def none(t: int, k: int) -> Clades:
         """All are of one clade in each gap, for a model without."""
-        return Clades(np.zeros((t - 1, k), _kind(k)), np.arange(t), np.full(t - 1, 1 / k, np.float32))
+        return Clades(np.zeros((t - 1, k), _kind(k)), np.ones(t - 1, np.int64))
 
 
 def _kind(k: int) -> type:
@@ -50,13 +49,12 @@ def find_clades(bits: np.ndarray, k: int, typed_rows: np.ndarray, beyond: int, t
     last = np.minimum(before[typed_rows[1:, 1]] + beyond, len(rows))
     clade = np.empty((len(first), k), _kind(k))
 
-    def find(part: slice) -> tuple[np.ndarray, np.ndarray]:
+    def find(part: slice) -> np.ndarray:
         return _find(bits, carriers, rows, first[part], last[part], clade[part])
 
     ends = np.linspace(0, len(first), threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        numbers, shares = zip(*pool.map(find, map(slice, ends[:-1], ends[1:])), strict=True)
-    return Clades(clade, np.append(0, np.cumsum(np.concatenate(numbers))), np.concatenate(shares))
+        return Clades(clade, np.concatenate(list(pool.map(find, map(slice, ends[:-1], ends[1:])))))
 
 
 @numba.njit(nogil=True)
@@ -107,11 +105,10 @@ def _toggle(bits, flip, key, sums):
 
 @numba.njit(nogil=True, cache=True)
 def _find(bits, carriers, rows, first, last, clade):
-    """Clades of some neighbouring gaps; returns how many there are in each gap, and the shares of all."""
+    """Clades of some neighbouring gaps; returns how many there are in each gap."""
     # Haplotypes are equal over rows if the keys of what they carry there have the same exclusive or.
     k, n_clades = clade.shape[1], np.empty(len(first), np.int64)
-    sums, low, high, done = np.zeros(k, np.uint64), first[:1].sum(), first[:1].sum(), 0
-    share, members, table = np.empty(k, np.float32), np.empty(k, np.int64), table_for(k)
+    sums, low, high, table = np.zeros(k, np.uint64), first[:1].sum(), first[:1].sum(), table_for(k)
     for gap in range(len(first)):
         while high < last[gap]:
             r = rows[high]
@@ -121,14 +118,5 @@ def _find(bits, carriers, rows, first, last, clade):
             r = rows[low]
             _toggle(bits[r], np.uint8(255 if 2 * carriers[r] > k else 0), mixed(r), sums)
             low += 1
-        n = number(sums, table, clade[gap])
-        n_clades[gap] = n
-        members[:n] = 0
-        for j in range(k):
-            members[clade[gap, j]] += 1
-        while done + n > len(share):
-            share = np.concatenate((share, np.empty_like(share)))
-        for c in range(n):
-            share[done + c] = np.float32(1) / np.float32(members[c])
-        done += n
-    return n_clades, share[:done].copy()
+        n_clades[gap] = number(sums, table, clade[gap])
+    return n_clades

@@ -44,12 +44,12 @@ CERTAIN = 1e-3
 class CopyingConfig:
     """Sizes of the network over typed sites. Raises ConfigError.
 
-    clades: whether it corrects the copying model with clades, or exact Li-Stephens. ne_share: of Ne, what that takes:
-    Ne is such that copying is best by itself, flat enough where it is not sure, but the network flattens what needs to
-    be. size: typed sites of a sequence; flank: more on either side that it sees; haplotypes: of a sequence. layers: 0
-    for none; width, d_state, expand: of them. token: width of what it makes of a haplotype at a row; readout: width of
-    the two hidden layers that read it. calibrate: panel haplotypes that are hidden to learn of rows, if nothing else is
-    asked for.
+    clades: whether it corrects the copying model with clades and ancestry, or exact Li-Stephens. ne_share: of Ne, what
+    that takes: Ne is such that copying is best by itself, flat enough where it is not sure, but the network flattens
+    what needs to be. size: typed sites of a sequence; flank: more on either side that it sees; haplotypes: of a
+    sequence. layers: 0 for none; width, d_state, expand: of them. token: width of what it makes of a haplotype at a
+    row; readout: width of the two hidden layers that read it. calibrate: panel haplotypes that are hidden to learn of
+    rows, if nothing else is asked for.
     """
 
     architecture: str = "npssm"
@@ -197,20 +197,20 @@ def _fill_sequences(first, last, observed, codes, switch, err, ranking, per_site
                 forward[t] = value
                 if t + 1 < t_all:
                     value = value * ((one - switch[t + 1]) * scale[q, 0, t]) + switch[t + 1] * per
-            value = per
+            value = one
             for t in range(t_all - 1, -1, -1):
-                backward[t] = value
+                backward[t] = value * per
                 if observed[q, t] >= 0:
                     value *= one - err if codes[j, t] == observed[q, t] else err
                 if t:
-                    value = value * ((one - switch[t]) * scale[q, 1, t]) + switch[t] * per
+                    value = value * ((one - switch[t]) * scale[q, 1, t]) + switch[t]
             while at < len(order) and wanted[order[at]] == j:
                 a, i = order[at] // m, order[at] % m
                 s = number[q - first, a]
                 for c in range(columns):
                     t = a * size - flank + c
                     if 0 <= t < t_all:
-                        p = forward[t] * backward[t] * scale[q, 2, t]
+                        p = forward[t] * backward[t] * scale[q, 2, t] * np.float32(k)
                         posterior[s, i, c] = p
                         haplotype[s, i, c, 0] = LOG_SCALE * np.log(p + FLOOR)
                         haplotype[s, i, c, 1] = LOG_SCALE * np.log(forward[t] + FLOOR)

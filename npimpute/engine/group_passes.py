@@ -5,14 +5,16 @@ With s the probability of a switch and d that of drifting within the clade, a pr
     (1 - s) [(1 - d) x(j) + d (mean of x over the clade of j)] + s (mean of x over all haplotypes)
 
 on its other side, forward and backward alike (``clades``; without them d is 0, and it is the model of Li & Stephens
-2003, Genetics 165:2213, appendix A). With x(j) the forward probability of haplotype j on entering a block, and y(j) its
-backward probability on leaving it, every haplotype j of group g has therefore at each typed site of the block
+2003, Genetics 165:2213, appendix A). Where haplotypes are not alike after a switch (``ancestry``), but have
+probabilities w(j), backward means are weighted, and forward sums are shared out by w. So every haplotype j of group g
+has, with the forward probability x(j) on entering a block and the backward one y(j) on leaving it, at each typed site
+of the block
 
-    F(j) = x(j) m(g) + c(g)        m: emissions, and neither switched nor drifted since the block began;  c: the rest
+    F(j) = x(j) m(g) + w(j) c(g)   m: emissions, and neither switched nor drifted since the block began;  c: the rest
     B(j) = y(j) m'(g) + c'(g)      the same from the right
 
-both before the emission, so that all sums over a group need only its size and its sums of x, y and xy. Single
-haplotypes are looked at where blocks meet, and those that are ranked.
+both before the emission, so that all sums over a group need only its sums of w, x, w y and x y. Single haplotypes are
+looked at where blocks meet, and those that are ranked.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .ancestry import weigh
 from .compiled import in_order, in_order_inline, in_order_kernel
 from .groups import Groups, at_site
 from .lanes import LANES, greater, less, load, spread, store, vectors
@@ -50,14 +53,17 @@ class Scratch(NamedTuple):
     entering: np.ndarray  # (pieces, k) x of the first block of each piece
     x: np.ndarray  # (blocks, k)
     y: np.ndarray  # (k,)
+    weight: np.ndarray  # (k,) how probable each haplotype is after a switch
+    place: np.ndarray  # (d,) of the targets
     forward: np.ndarray  # (sites, 2, g) of each site of the block
     backward: np.ndarray  # (sites, 2, g) likewise
-    groups: np.ndarray  # (5, g) sums of x, y and xy, most x and y
+    groups: np.ndarray  # (7, g) sums of x, of weight times y, of xy, of weight, and the most x, y and weight
     posterior: np.ndarray  # (2, g) in turns, times the sums of which ``scale`` is one over
     scale: np.ndarray  # (sites + 1,)
     sums: np.ndarray  # (t,) of forward probabilities after the emission
     emission: np.ndarray  # (sites, 256) of each allele code
     clades: np.ndarray  # (k,) sums over clades
+    clade_weights: np.ndarray  # (k,) of weight, likewise
     alleles: np.ndarray  # (256,) over haplotypes with each allele
     classes: np.ndarray  # (2 k,) over classes of a cell, left and right
     rows: np.ndarray  # (512,) of rows of a cell, likewise
@@ -68,14 +74,15 @@ class Scratch(NamedTuple):
     found: np.ndarray  # (LANES,) int64, how many these are
 
     @staticmethod
-    def of(groups: Groups, m: int) -> Scratch:
+    def of(groups: Groups, m: int, d: int) -> Scratch:
         (b, k), t = groups.of.shape, int(groups.site_start[-1]) + 1
         blocks = min(b, max(math.isqrt(b - 1) + 1, KEPT_BYTES // (4 * LANES * k)))
         sites, g = int(np.diff(groups.site_start).max()) + 1, int(np.diff(groups.first).max())
         shapes = {
-            "entering": (-(-b // blocks), k), "x": (blocks, k), "y": (k,), "forward": (sites, 2, g),
-            "backward": (sites, 2, g), "groups": (5, g), "posterior": (2, g), "scale": (sites + 1,), "sums": (t,),
-            "emission": (sites, 256), "clades": (k,), "alleles": (256,), "classes": (2 * k,), "rows": (512,),
+            "entering": (-(-b // blocks), k), "x": (blocks, k), "y": (k,), "weight": (k,), "place": (d,),
+            "forward": (sites, 2, g), "backward": (sites, 2, g), "groups": (7, g), "posterior": (2, g),
+            "scale": (sites + 1,), "sums": (t,), "emission": (sites, 256), "clades": (k,), "clade_weights": (k,),
+            "alleles": (256,), "classes": (2 * k,), "rows": (512,),
             "mass": (g,), "score": (1,), "least": (1,),
         }  # fmt: skip
         return Scratch(
@@ -109,14 +116,13 @@ def _fill_emission(t, targets, queries, err, emission):
 def _cross(gap, m, c, code, emission, clade, total, model, groups, work, m_out, c_out):
     """m and c on the other side of a gap, from this one. total: the sum of all probabilities here, after the
     emission; ``clades`` has those of clades."""
-    k, n, first = groups.of.shape[1], len(code), groups.share_start[gap]
-    switch, drift, sums = model.switch[gap + 1], model.drift[gap], work.clades
-    stays, inflow = spread(_ONE - switch) / total, spread(switch / np.float32(k))
+    switch, drift, sums, weights = model.switch[gap + 1], model.drift[gap], work.clades, work.clade_weights
+    stays, inflow = spread(_ONE - switch) / total, spread(switch)
     drifts, least = stays * spread(drift), spread(LEAST)
-    for v in range(groups.share_start[gap + 1] - first):
-        store(sums, v, load(sums, v) * (drifts * spread(groups.share[first + v])) + inflow)
+    for v in range(groups.clades[gap]):
+        store(sums, v, load(sums, v) * drifts / load(weights, v) + inflow)
     stays = stays * spread(_ONE - drift)
-    for g in range(n):
+    for g in range(len(code)):
         factor = load(emission, code[g]) * stays
         store(m_out, g, greater(load(m, g) * factor, least))
         store(c_out, g, load(c, g) * factor + load(sums, clade[g]))
@@ -127,23 +133,25 @@ def _forward_block(i, kept, targets, queries, model, groups, work):
     """Fills ``forward`` and ``sums`` for block i, of whose groups there are the sums of x. kept: rows of ``forward``,
     used in turns. Returns m and c at the end."""
     first, last = groups.site_start[i], groups.site_start[i + 1]
-    n, x = groups.first[i + 1] - groups.first[i], work.groups[0]
+    n, x, weight = groups.first[i + 1] - groups.first[i], work.groups[0], work.groups[3]
     _fill(work.forward[0, 0], n, _ONE)
     _fill(work.forward[0, 1], n, _ZERO)
     for t in range(first, last + 1):
         m, c = work.forward[(t - first) % kept, 0], work.forward[(t - first) % kept, 1]
-        code, clade, size = at_site(t, i, groups)
+        code, clade = at_site(t, i, groups)
         total, emission = spread(_ZERO), work.emission[t - first]
         _fill_emission(t, targets, queries, model.err, emission)
         if t == last:
             for g in range(n):
-                total = total + load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
+                total = total + load(emission, code[g]) * (load(x, g) * load(m, g) + load(weight, g) * load(c, g))
             store(work.sums, t, total)
             break
-        _fill(work.clades, groups.share_start[t + 1] - groups.share_start[t], _ZERO)
+        _fill(work.clades, groups.clades[t], _ZERO)
+        _fill(work.clade_weights, groups.clades[t], _ZERO)
         for g in range(n):
-            value = load(emission, code[g]) * (load(x, g) * load(m, g) + spread(size[g]) * load(c, g))
+            value = load(emission, code[g]) * (load(x, g) * load(m, g) + load(weight, g) * load(c, g))
             _add(work.clades, clade[g], value)
+            _add(work.clade_weights, clade[g], load(weight, g))
             total = total + value
         store(work.sums, t, total)
         after = (t - first + 1) % kept
@@ -155,44 +163,52 @@ def _forward_block(i, kept, targets, queries, model, groups, work):
 @in_order_inline
 def _enter_piece(i, groups, x, work):
     """x of block i, the first of a piece, and the sums of its groups."""
-    of, sums, x_out = groups.of[i], work.groups[0], work.x[0]
+    of, sums, weights, x_out = groups.of[i], work.groups[0], work.groups[3], work.x[0]
     _fill(sums, groups.first[i + 1] - groups.first[i], _ZERO)
+    _fill(weights, groups.first[i + 1] - groups.first[i], _ZERO)
     for j in range(len(of)):
         value = load(x, j)
         store(x_out, j, value)
         _add(sums, of[j], value)
+        _add(weights, of[j], load(work.weight, j))
 
 
 @in_order_inline
 def _go_right(i, groups, x, m, c, work, x_out):
     """x of block i + 1, and the sums of its groups, from block i, at the end of which are m and c."""
-    of, to, sums = groups.of[i], groups.of[i + 1], work.groups[0]
+    of, to, sums, weights = groups.of[i], groups.of[i + 1], work.groups[0], work.groups[3]
     _fill(sums, groups.first[i + 2] - groups.first[i + 1], _ZERO)
+    _fill(weights, groups.first[i + 2] - groups.first[i + 1], _ZERO)
     for j in range(len(of)):
-        value = load(x, j) * load(m, of[j]) + load(c, of[j])
+        weight = load(work.weight, j)
+        value = load(x, j) * load(m, of[j]) + weight * load(c, of[j])
         store(x_out, j, value)
         _add(sums, to[j], value)
+        _add(weights, to[j], weight)
 
 
 @in_order_inline
 def _go_left(i, groups, x, work):
     """y of block i, and what is summed up of its groups, from block i + 1."""
     k, n, last = groups.of.shape[1], groups.first[i + 1] - groups.first[i], i + 1 == len(groups.of)
-    y, of, start = work.y, groups.of[i], _ONE / np.float32(k)
+    y, of = work.y, groups.of[i]
     from_, m, c = groups.of[i if last else i + 1], work.backward[0, 0], work.backward[0, 1]
-    for kind in range(5):
+    for kind in range(7):
         _fill(work.groups[kind], n, _ZERO)
-    xs, ys, xys, most_x, most_y = work.groups[0], work.groups[1], work.groups[2], work.groups[3], work.groups[4]
+    xs, ys, xys, weights = work.groups[0], work.groups[1], work.groups[2], work.groups[3]
+    most_x, most_y, most_weight = work.groups[4], work.groups[5], work.groups[6]
     for j in range(k):
         g, there = np.int64(of[j]), from_[j]
-        x_j = load(x, j)
-        y_j = spread(start) if last else load(y, j) * load(m, there) + load(c, there)
+        x_j, weight = load(x, j), load(work.weight, j)
+        y_j = spread(_ONE) if last else load(y, j) * load(m, there) + load(c, there)
         store(y, j, y_j)
         _add(xs, g, x_j)
-        _add(ys, g, y_j)
+        _add(ys, g, weight * y_j)
         _add(xys, g, x_j * y_j)
+        _add(weights, g, weight)
         store(most_x, g, greater(load(most_x, g), x_j))
         store(most_y, g, greater(load(most_y, g), y_j))
+        store(most_weight, g, greater(load(most_weight, g), weight))
     right = work.backward[groups.site_start[i + 1] - groups.site_start[i]]
     _fill(right[0], n, _ONE)
     _fill(right[1], n, _ZERO)
@@ -268,27 +284,29 @@ def _backward_block(i, x, targets, queries, model, groups, cells, ranking, work,
     """Imputes from the right end of block i to its left."""
     first, last, t_all = groups.site_start[i], groups.site_start[i + 1], len(queries.typed_rows)
     n, ranked = groups.first[i + 1] - groups.first[i], ranking.haplotypes.shape[2] > 0
-    xs, ys, xys = work.groups[0], work.groups[1], work.groups[2]
+    xs, ys, xys, weights = work.groups[0], work.groups[1], work.groups[2], work.groups[3]
     for t in range(last, first - 1, -1):
         row, here, total, emitted = t - first, t % 2, spread(_ZERO), spread(_ZERO)
-        code, _, size = at_site(t, i, groups)
+        code = at_site(t, i, groups)[0]
         _fill(work.alleles, queries.typed_rows[t, 1] - queries.typed_rows[t, 0] + 1, _ZERO)
         clade = at_site(max(t - 1, first), i, groups)[1]
         if t > first:
-            _fill(work.clades, groups.share_start[t] - groups.share_start[t - 1], _ZERO)
+            _fill(work.clades, groups.clades[t - 1], _ZERO)
+            _fill(work.clade_weights, groups.clades[t - 1], _ZERO)
         m_f, c_f, m_b, c_b = work.forward[row, 0], work.forward[row, 1], work.backward[row, 0], work.backward[row, 1]
         emission, posterior = work.emission[row], work.posterior[here]
         for g in range(n):
-            e, y, number = load(emission, code[g]), load(ys, g), spread(size[g])
+            e, y, weight = load(emission, code[g]), load(ys, g), load(weights, g)
             left, leaves, mb, cb = load(m_f, g), load(c_f, g), load(m_b, g), load(c_b, g)
-            p = e * (mb * (load(xys, g) * left + y * leaves) + cb * (load(xs, g) * left + number * leaves))
+            p = e * (mb * (load(xys, g) * left + y * leaves) + cb * (load(xs, g) * left + weight * leaves))
             store(posterior, g, p)
             _add(work.alleles, code[g], p)
             total = total + p
-            value = e * (y * mb + number * cb)
+            value = e * (y * mb + weight * cb)
             emitted = emitted + value
             if t > first:
                 _add(work.clades, clade[g], value)
+                _add(work.clade_weights, clade[g], weight)
         scale = spread(_ONE) / total
         store(work.scale, row, scale)
         if t < last or t == t_all - 1:
@@ -320,7 +338,7 @@ def _impute(targets, queries, groups, cells, model, ranking, work, out):
     queries, groups, cells, model = Queries(*queries), Groups(*groups), Cells(*cells), Model(*model)
     ranking, work = Ranking(*ranking), Scratch(*work)
     pieces, blocks, b = len(work.entering), len(work.x), len(groups.of)
-    _fill(work.entering[0], groups.of.shape[1], _ONE / np.float32(groups.of.shape[1]))
+    weigh(targets, queries, work)
     for visit in range(2 * pieces - 1):
         # To the last piece and back.
         piece = min(visit, 2 * (pieces - 1) - visit)
@@ -347,7 +365,7 @@ class GroupPasses:
     """
 
     def __init__(self, queries: Queries, groups: Groups, cells: Cells, model: Model, ranking: Ranking, out: np.ndarray):
-        self._sizes = groups, ranking.haplotypes.shape[2]
+        self._sizes = groups, ranking.haplotypes.shape[2], queries.place.shape[1]
         self._reads = tuple(tuple(table) for table in (queries, groups, cells, model, ranking))
         self._out, self._room = out, threading.local()
 

@@ -33,10 +33,10 @@ class Groups(NamedTuple):
     of: (b, k) uint16 or int32, group of each haplotype in each block.
     members: (b, k) int32, haplotypes of each block, group by group.
     first: (b+1,) int64, groups of the blocks before. start: (G+b,) int64, where the groups of block i begin in
-    ``members`` and, last, k: from start[first[i] + i] on. size: (G,) float32, haplotypes of each group.
+    ``members`` and, last, k: from start[first[i] + i] on.
     codes, clade, classes: of each group, at each site (uint8), in each gap and cell (uint16 or int32); of a block's
     first site or gap from code_start (b,) or clade_start (b,) on, and of a cell from class_start (c,) on, all int64.
-    share, share_start: see ``Clades``.
+    clades: (t-1,) int64, how many there are in each gap.
     """
 
     site_start: np.ndarray
@@ -44,24 +44,21 @@ class Groups(NamedTuple):
     members: np.ndarray
     first: np.ndarray
     start: np.ndarray
-    size: np.ndarray
     codes: np.ndarray
     code_start: np.ndarray
     clade: np.ndarray
     clade_start: np.ndarray
     classes: np.ndarray
     class_start: np.ndarray
-    share: np.ndarray
-    share_start: np.ndarray
+    clades: np.ndarray
 
 
 @in_order
 def at_site(t, i, groups):
-    """Codes at typed site t of block i, clades in the gap after it, and sizes of the groups."""
-    first, last, begin = groups.first[i], groups.first[i + 1], groups.site_start[i]
-    n = last - first
+    """Codes of the groups at typed site t of block i, and clades in the gap after it."""
+    n, begin = groups.first[i + 1] - groups.first[i], groups.site_start[i]
     code, clade = groups.code_start[i] + (t - begin) * n, groups.clade_start[i] + (t - begin) * n
-    return groups.codes[code : code + n], groups.clade[clade : clade + n], groups.size[first:last]
+    return groups.codes[code : code + n], groups.clade[clade : clade + n]
 
 
 def find_groups(codes: np.ndarray, cells: Cells, classes: np.ndarray, clades: Clades, size: int) -> Groups:
@@ -127,23 +124,20 @@ def _assemble(site_start, of, codes, cells: Cells, classes, clades: Clades) -> G
         of_codes.append(codes[first : last + 1, one])
         of_clade.append(clades.clade[first:last, one])
         of_classes.append(classes[gaps, one])
-    sizes = [np.diff(s) for s in start]
-    groups = np.array([len(size) for size in sizes])
+    groups = np.array([len(s) - 1 for s in start])
     return Groups(
         site_start=site_start,
         of=np.array(of, clades.clade.dtype),
         members=members,
         first=np.append(0, np.cumsum(groups)),
         start=np.concatenate(start),
-        size=np.concatenate(sizes).astype(np.float32),
         codes=_flat(of_codes),
         code_start=_starts(of_codes)[:-1],
         clade=_flat(of_clade),
         clade_start=_starts(of_clade)[:-1],
         classes=_flat(of_classes),
         class_start=np.append(0, np.cumsum(np.concatenate([np.repeat(x.shape[1], len(x)) for x in of_classes])))[:-1],
-        share=clades.share,
-        share_start=clades.start,
+        clades=clades.number,
     )
 
 

@@ -91,7 +91,8 @@ class LiStephens:
 
 
 class CladeCopying(LiStephens):
-    """Li-Stephens with clades (``clades``): of the switches that Ne stands for, some go on within the clade.
+    """Li-Stephens with clades (``clades``): of the switches that Ne stands for some go on within the clade; and with
+    ancestry (``ancestry``): after the others a target goes on rather with people like itself.
 
     Ne is estimated as for ``LiStephens``, and means the same.
     """

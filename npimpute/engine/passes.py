@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from ..context.windows import Window
+from .ancestry import Ancestry, find_ancestry
 from .cells import find_cells
 from .clades import Clades, find_clades
 from .group_passes import GroupPasses
@@ -43,7 +44,7 @@ class Prepared(NamedTuple):
 
 def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = None) -> Prepared:
     """threads: of the search for distinct haplotypes; the result does not depend on it. size: typed sites of a stretch,
-    if some are ranked. beyond: see ``find_clades``; None for a model without clades."""
+    if some are ranked. beyond: see ``find_clades``; None for a model without clades and ancestry."""
     k, rows, bits = window.panel.k, window.panel.row_start(), window.panel.bits
     typed_rows = np.stack([rows[window.typed], rows[window.typed + 1]], axis=1)
     codes = np.zeros((len(typed_rows), k), np.uint8)
@@ -52,9 +53,13 @@ def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = No
         codes[has] += window.panel.alleles(typed_rows[has, 0] + alt) * np.uint8(alt + 1)
     gap_start, gap_stop = np.append(0, typed_rows[:, 1]), np.append(typed_rows[:, 0], rows[-1])
     cells, classes = find_cells(bits, k, gap_start, gap_stop, threads)
-    clades = Clades.none(len(codes), k) if beyond is None else find_clades(bits, k, typed_rows, beyond, threads)
+    if beyond is None:
+        clades, ancestry = Clades.none(len(codes), k), Ancestry.none(k, window.alleles.shape[1])
+    else:
+        clades = find_clades(bits, k, typed_rows, beyond, threads)
+        ancestry = find_ancestry(window, codes)
     return Prepared(
-        Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows)),
+        Queries(np.ascontiguousarray(window.alleles.T), typed_rows, _fractions(window, rows), *ancestry),
         find_groups(codes, cells, classes, clades, size),
         cells,
         window.cm[window.typed],

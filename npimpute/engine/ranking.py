@@ -80,16 +80,16 @@ def _terms(g, low, high, codes, work):
 
 
 @in_order
-def _score(x, y, terms):
+def _score(x, y, weight, terms):
     xy, only_x, only_y, one = terms
-    return x * (y * xy + only_x) + (y * only_y + one)
+    return x * (y * xy + only_x) + weight * (y * only_y + one)
 
 
 @in_order
-def _both_sides(row, g, lane, x, y, code, work):
+def _both_sides(row, g, lane, x, y, weight, code, work):
     """Of one haplotype, of group g, at a row of the block: its forward probability after the emission, and its backward
     one before it."""
-    forward = x * work.forward[row, 0, g, lane] + work.forward[row, 1, g, lane]
+    forward = x * work.forward[row, 0, g, lane] + weight * work.forward[row, 1, g, lane]
     before = y * work.backward[row, 0, g, lane] + work.backward[row, 1, g, lane]
     return forward * work.emission[row, np.int64(code), lane], before
 
@@ -102,7 +102,8 @@ def _least(low, high, following, of, codes, x, lane, work):
         j, total = np.int64(following[rank]), _ZERO
         g = np.int64(of[j])
         for row in range(low, high + 1):
-            forward, before = _both_sides(row, g, lane, x[j, lane], work.y[j, lane], codes[row, g], work)
+            weight = work.weight[j, lane]
+            forward, before = _both_sides(row, g, lane, x[j, lane], work.y[j, lane], weight, codes[row, g], work)
             total += forward * before * work.scale[row, lane]
         least = min(least, total)
     return least
@@ -127,17 +128,18 @@ def rank(t, i, x, targets, groups, ranking, work):
             # Those of the next stretch: m others do not have less.
             others = _least(low, high, ranking.haplotypes[q, a + 1], of, codes, x, lane, work)
             least[0, lane] = max(lowest, others * np.float32(0.9999))
-    bar, more, most_x, most_y = load(least, 0), spread(np.float32(1.0001)), work.groups[3], work.groups[4]
+    bar, more, most_x, most_y = load(least, 0), spread(np.float32(1.0001)), work.groups[4], work.groups[5]
+    most_weight = work.groups[6]
     for g in range(n):
         # No haplotype of a group has more than all of it, and none more than one of the most on either side.
         if not above(load(work.mass, g) * more, bar):
             continue
         terms = _terms(g, low, high, codes, work)
-        if not above(_score(load(most_x, g), load(most_y, g), terms), bar):
+        if not above(_score(load(most_x, g), load(most_y, g), load(most_weight, g), terms), bar):
             continue
         for p in range(start[g], start[g + 1]):
             j = np.int64(groups.members[i, p])
-            score = _score(load(x, j), load(work.y, j), terms)
+            score = _score(load(x, j), load(work.y, j), load(work.weight, j), terms)
             bits = above(score, bar)
             if bits:
                 store(work.score, 0, score)
@@ -161,9 +163,9 @@ def tell_ends(t, i, x, targets, groups, ranking, work):
         q = targets[lane]
         for rank in range(work.found[lane] if q >= 0 else 0):
             ends, j = ranking.ends[q, t, rank], np.int64(ranking.haplotypes[q, t, rank])
-            g, x_j, y_j = np.int64(of[j]), x[j, lane], work.y[j, lane]
+            g, x_j, y_j, weight = np.int64(of[j]), x[j, lane], work.y[j, lane], work.weight[j, lane]
             for row in range(low, high + 1):
-                forward, before = _both_sides(row, g, lane, x_j, y_j, code[(row - low) * n + g], work)
+                forward, before = _both_sides(row, g, lane, x_j, y_j, weight, code[(row - low) * n + g], work)
                 end = 2 * (row - low)
-                ends[end] = before if end else forward / work.sums[t, lane]
+                ends[end] = weight * before if end else forward / work.sums[t, lane]
                 ends[end + 1] = forward * before * work.scale[row, lane]

@@ -6,28 +6,35 @@ import numpy as np
 
 
 def forward_backward(
-    codes: np.ndarray, observed: np.ndarray, switch: np.ndarray, err: float, drift: np.ndarray | None = None
+    codes: np.ndarray,
+    observed: np.ndarray,
+    switch: np.ndarray,
+    err: float,
+    drift: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
 ) -> np.ndarray:
     """(t, k) float64: posterior probability that one target haplotype copies each reference haplotype.
 
     codes: (t, k) allele codes of the panel; observed: (t,) codes of the target, -1 missing; switch: (t,)
     probability of drawing a haplotype anew before each site (the first is not used). drift: (t-1, k, k), of going on
-    after each site with another haplotype where none is drawn anew, symmetric and with rows of sum 1; None for never.
+    after each site from one haplotype (row) to another where none is drawn anew; None for never. weight: (k,)
+    probability of each haplotype when it is drawn; None: 1 / k.
     Source: Li & Stephens 2003, Genetics 165:2213, appendix A; Rabiner 1989, Proc. IEEE 77:257.
     """
     t, k = codes.shape
     drift = np.broadcast_to(np.eye(k), (t - 1, k, k)) if drift is None else drift
+    weight = np.full(k, 1 / k) if weight is None else weight
     emission = np.where(codes == observed[:, None], 1 - err, err)
     emission[observed < 0] = 1.0
     forward, backward = np.empty((t, k)), np.empty((t, k))
     for i in range(t):
-        prior = np.full(k, 1 / k) if i == 0 else (1 - switch[i]) * drift[i - 1] @ forward[i - 1] + switch[i] / k
+        prior = weight if i == 0 else (1 - switch[i]) * drift[i - 1].T @ forward[i - 1] + switch[i] * weight
         forward[i] = prior * emission[i]
         forward[i] /= forward[i].sum()
     backward[t - 1] = 1.0
     for i in range(t - 1, 0, -1):
         future = backward[i] * emission[i]
-        backward[i - 1] = (1 - switch[i]) * drift[i - 1] @ future + switch[i] * future.mean()
+        backward[i - 1] = (1 - switch[i]) * drift[i - 1] @ future + switch[i] * (weight @ future)
         backward[i - 1] /= backward[i - 1].sum()
     posterior = forward * backward
     return posterior / posterior.sum(axis=1, keepdims=True)

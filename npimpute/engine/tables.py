@@ -42,8 +42,13 @@ class Model(NamedTuple):
 class Queries(NamedTuple):
     """What is imputed. observed: (n, t) int8 panel allele codes, -1 missing. typed_rows: (t, 2) int64, first row
     of each typed site and the one after its last. fraction: (r,) float32, for each untyped row how far it lies
-    from the typed site before it to the one after it, in genetic distance."""
+    from the typed site before it to the one after it, in genetic distance.
+
+    near, place, anyone: see ``Ancestry``."""
 
     observed: np.ndarray
     typed_rows: np.ndarray
     fraction: np.ndarray
+    near: np.ndarray
+    place: np.ndarray
+    anyone: np.float32

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..context.hidden import hide
-from ..context.windows import Window
+from ..context.windows import Elsewhere, Window
 from ..engine.checkpoint import save_model
 from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
 from ..engine.copying_network import CopyingNetwork, Rows, WithLayers
@@ -185,8 +185,21 @@ class CopyingSource:
         whole = Window(panel, region.cm[rows], typed, none, 0, n, (0, 0), np.empty(0, np.uint8))
         if len(typed) < LEAST_TYPED:
             return None
+        whole = replace(whole, elsewhere=self._elsewhere(region, people, rng))
         window, columns = hide(whole, np.sort(rng.choice(len(people), config.hidden, replace=False)))
         return window, alleles[:, columns]
+
+    def _elsewhere(self, region: Region, people: np.ndarray, rng: np.random.Generator) -> Elsewhere | None:
+        """Sites of other regions that have these people, of none or some or all as chance has it: whole chromosomes
+        tell more of ancestry than a region does."""
+        who, codes = set(region.samples), []
+        others = [other for other in self._regions if other is not region and who and who <= set(other.samples)]
+        for i in rng.permutation(len(others))[: rng.integers(len(others) + 1)]:
+            place = {name: number for number, name in enumerate(others[i].samples)}
+            chosen = [place[region.samples[person]] for person in people]
+            alleles = others[i].alleles(random_array(others[i], self._config, rng))
+            codes.append(alleles.reshape(len(alleles), -1, 2)[:, chosen].reshape(len(alleles), -1))
+        return Elsewhere(np.concatenate(codes), np.empty((sum(map(len, codes)), 0), np.int8)) if codes else None
 
     def _people(self, typed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Some of the region's people, (p,) int64 increasing. typed: (t, k) uint8 alleles."""
@@ -210,7 +223,8 @@ class CopyingSource:
         targets, rows = np.nonzero(~window.typed_rows() & (copying.p > CERTAIN) & (copying.p < 1 - CERTAIN))
         if not len(rows):
             return None
-        return Drawn(copying, window, truth, known, targets, rows)
+        # What may be kept in memory is not more than is learnt from.
+        return Drawn(copying, replace(window, elsewhere=None), truth, known, targets, rows)
 
     def _batch(self, drawn: Drawn, rng: np.random.Generator, count: int) -> Batch:
         config, copying, rows = self._config, drawn.copying, drawn.rows

@@ -77,7 +77,7 @@ class Region:
     """One contig of a panel, held in memory. Rows as in ``types.Haplotypes``.
 
     pos: (r,) int64. bits: (r, ceil(k/8)) uint8. k: haplotypes. count: (r,) int64, of ALT alleles. cm: (r,) float64, if
-    a map was given.
+    a map was given. samples: whose they are, two haplotypes each.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Region:
     k: int
     count: np.ndarray
     cm: np.ndarray | None = None
+    samples: tuple[str, ...] = ()
 
     @property
     def maf(self) -> np.ndarray:
@@ -107,7 +108,7 @@ def read_regions(panels: Iterable[Panel], genetic_map: GeneticMap | None = None)
         if not by_contig:
             raise InputError(f"{panel.path}: no record with an ALT allele; there is nothing to train on")
         for name, chunks in by_contig.items():
-            region = _varying(f"{panel.path}:{name}", chunks)
+            region = replace(_varying(f"{panel.path}:{name}", chunks), samples=tuple(panel.samples))
             regions.append(replace(region, cm=genetic_map.to_cm(name, region.pos)) if genetic_map else region)
     return regions
 
