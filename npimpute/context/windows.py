@@ -66,7 +66,7 @@ class Window:
         n, sample = self.alleles.shape[1], self.sample_of()
         ends = np.linspace(0, n, -(-n // TOGETHER) + 1).astype(int)
         ends[1:-1] = np.searchsorted(sample, sample[ends[1:-1]])
-        return [self._of_targets(a, b, sample) for a, b in pairwise(ends)]
+        return [self._of_targets(a, b, sample) for a, b in pairwise(np.unique(ends))]
 
     def _of_targets(self, first: int, last: int, sample: np.ndarray) -> Window:
         out = self.elsewhere
