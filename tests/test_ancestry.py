@@ -90,6 +90,17 @@ def test_where_nobody_differs_all_are_alike():
         assert found.near.shape == (800, 0) and found.place.shape == (20, 0) and found.anyone == 1
 
 
+@pytest.mark.parametrize("people", [1, 2, 3, 5])
+def test_small_panels_and_panels_of_clones(people):
+    window, _, _ = two_populations(np.random.default_rng(8), people=people)
+    clones = np.repeat(window.panel.alleles(slice(None))[:, : 2 * people], 60, axis=1)
+    clones = Haplotypes(window.panel.sites, np.packbits(clones, axis=1, bitorder="little"), clones.shape[1])
+    for part in (window, replace(window, panel=clones)):
+        near = nearness(find_ancestry(part, codes_of(part)))
+        assert np.isfinite(near).all() and (near <= 1).all()
+        assert np.isfinite(CladeCopying(1e5, 1e-3).impute(part)).all()
+
+
 def test_turns_keep_samples_whole(monkeypatch):
     monkeypatch.setattr("npimpute.context.windows.TOGETHER", 5)
     window, _ = make_window(np.random.default_rng(5), n=23)

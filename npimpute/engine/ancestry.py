@@ -23,7 +23,7 @@ DIMENSIONS, MOST_SITES, LEAST_FREQUENT = 16, 600, 0.02
 # one quarter of a small panel, in the median of some people: by WIDTH over the number of sites that are independent as
 # it were, since a small region, or one of much linkage, tells little of ancestry; over the share of likeness that is
 # the same in all of the window, since among people of one ancestry it is not; but by LEAST_WIDTH at least.
-NEIGHBOURS, SOME, WIDTH, LEAST_SHARED, LEAST_WIDTH = 50, 200, 4.0, 1e-3, 0.5
+NEIGHBOURS, SOME, WIDTH, LEAST_SHARED, LEAST_WIDTH, LEAST_DISTANCE = 50, 200, 4.0, 1e-3, 0.5, 0.01
 # This share goes on with anyone.
 ANYONE = 0.1
 
@@ -51,8 +51,7 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
     if window.elsewhere is not None:
         codes = np.concatenate([window.elsewhere.codes, codes])
         alleles = np.concatenate([window.elsewhere.alleles, alleles])
-    carried = codes > 0
-    frequency = carried.mean(axis=1)
+    frequency = np.array([np.count_nonzero(row) for row in codes]) / k
     sites = np.flatnonzero(np.minimum(frequency, 1 - frequency) >= LEAST_FREQUENT)
     sites = sites[:: -(-len(sites) // MOST_SITES) or 1]
     first = np.union1d(first_haplotypes(window.panel.ploidy, k), k)
@@ -62,15 +61,18 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
     ploidy = np.diff(first).astype(np.float32)
     f = frequency[sites, None].astype(np.float32)
     deviation = np.sqrt(f * (1 - f))
-    panel = (np.add.reduceat(carried[sites].view(np.uint8), first[:-1], axis=1) / ploidy - f) / deviation
+    panel = (np.add.reduceat((codes[sites] > 0).view(np.uint8), first[:-1], axis=1) / ploidy - f) / deviation
     values, axes = np.linalg.eigh((panel @ panel.T).astype(np.float64))
     axes = np.ascontiguousarray(axes[:, : -DIMENSIONS - 1 : -1].astype(np.float32))
     near = panel.T @ axes
     square = (near**2).sum(axis=1)
     some = slice(None, None, -(-people // SOME))
-    distance = square[some, None] + square - 2 * near[some] @ near.T
-    variance = np.median(np.partition(distance, nearest := min(NEIGHBOURS, people // 4), axis=1)[:, nearest])
-    if variance <= 0:
+    distance = np.maximum(square[some, None] + square - 2 * near[some] @ near.T, 0)
+    neighbour = max(1, min(NEIGHBOURS, people // 4))  # 0 is oneself
+    variance = np.median(np.partition(distance, neighbour, axis=1)[:, neighbour])
+    # Where so many are as good as the same person, all others are far away.
+    variance = max(variance, LEAST_DISTANCE * distance.mean())
+    if variance == 0:
         return Ancestry.none(k, n)
     independent = values.sum() ** 2 / (values**2).sum() * _shared(panel[:, some])
     scale = np.sqrt(1 / (2 * variance * max(WIDTH / independent, LEAST_WIDTH))).astype(np.float32)
@@ -85,7 +87,8 @@ def _shared(panel: np.ndarray) -> float:
     (t, p) of some people."""
     half, pairs = len(panel) // 2, np.triu_indices(panel.shape[1], 1)
     left, right = ((part.T @ part)[pairs] for part in (panel[:half], panel[half:]))
-    return max(float(np.corrcoef(left, right)[0, 1]), LEAST_SHARED)
+    left, right = left - left.mean(), right - right.mean()
+    return max(float(left @ right / (np.linalg.norm(left) * np.linalg.norm(right) + 1e-12)), LEAST_SHARED)
 
 
 @in_order_inline
