@@ -19,11 +19,11 @@ from .lanes import LANES, exp, load, spread, store
 
 # Principal components, of so many typed sites at most, of alleles that are this frequent at least.
 DIMENSIONS, MOST_SITES, LEAST_FREQUENT = 16, 600, 0.02
-# Nearness is normal in distance. Its variance is a multiple of the squared distance to the person of this rank, or to
-# one quarter of a small panel, in the median of some people: by WIDTH over the number of sites that are independent as
-# it were, since a small region, or one of much linkage, tells little of ancestry; over the share of likeness that is
-# the same in all of the window, since among people of one ancestry it is not; but by LEAST_WIDTH at least.
-NEIGHBOURS, SOME, WIDTH, LEAST_SHARED, LEAST_WIDTH, LEAST_DISTANCE = 50, 200, 4.0, 1e-3, 0.5, 0.01
+# One person in so many tells how much of a component is ancestry: it is not for them that it was chosen.
+FRESH = 4
+# The squared distance a site, between true places, within which people are alike; and as it were so many independent
+# sites around a gap tell the copying model what they tell of ancestry.
+ALIKE, OWN = 0.005, 5.0
 # This share goes on with anyone.
 ANYONE = 0.1
 
@@ -62,33 +62,28 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
     f = frequency[sites, None].astype(np.float32)
     deviation = np.sqrt(f * (1 - f))
     panel = (np.add.reduceat((codes[sites] > 0).view(np.uint8), first[:-1], axis=1) / ploidy - f) / deviation
-    values, axes = np.linalg.eigh((panel @ panel.T).astype(np.float64))
+    fresh = np.arange(people) % FRESH == 1
+    values, axes = np.linalg.eigh((panel[:, ~fresh] @ panel[:, ~fresh].T).astype(np.float64))
     axes = np.ascontiguousarray(axes[:, : -DIMENSIONS - 1 : -1].astype(np.float32))
-    near = panel.T @ axes
-    square = (near**2).sum(axis=1)
-    some = slice(None, None, -(-people // SOME))
-    distance = np.maximum(square[some, None] + square - 2 * near[some] @ near.T, 0)
-    neighbour = max(1, min(NEIGHBOURS, people // 4))  # 0 is oneself
-    variance = np.median(np.partition(distance, neighbour, axis=1)[:, neighbour])
-    # Where so many are as good as the same person, all others are far away.
-    variance = max(variance, LEAST_DISTANCE * distance.mean())
-    if variance == 0:
-        return Ancestry.none(k, n)
-    independent = values.sum() ** 2 / (values**2).sum() * _shared(panel[:, some])
-    scale = np.sqrt(1 / (2 * variance * max(WIDTH / independent, LEAST_WIDTH))).astype(np.float32)
-    alleles = alleles[sites]
+    half = len(sites) // 2
+    left, right = panel[:half].T @ axes[:half], panel[half:].T @ axes[half:]
+    near, alleles = left + right, alleles[sites]
     place = _places(np.where(alleles < 0, 0, ((alleles > 0) - f) / deviation), window.sample_of(), axes)
-    near = np.repeat(near * scale, np.diff(first), axis=0)
-    return Ancestry(near, (place * scale).astype(np.float32), np.float32(ANYONE))
+    told, variance = _told(left[fresh], right[fresh]), near[fresh].var(axis=0)
+    own = min(1.0, OWN * (values**2).sum() / max(values.sum() ** 2, 1e-12))
+    weight = (1 - own) / (ALIKE * len(sites) + 2 * told * (1 - told) * variance)
+    scale, found = told * np.sqrt(weight / 2), told * weight > 0
+    near = np.repeat((near * scale)[:, found].astype(np.float32), np.diff(first), axis=0)
+    return Ancestry(near, (place * scale)[:, found].astype(np.float32), np.float32(ANYONE if found.any() else 1))
 
 
-def _shared(panel: np.ndarray) -> float:
-    """Of how alike two people are in one half of the sites, how much shows in the other half: the correlation. panel:
-    (t, p) of some people."""
-    half, pairs = len(panel) // 2, np.triu_indices(panel.shape[1], 1)
-    left, right = ((part.T @ part)[pairs] for part in (panel[:half], panel[half:]))
-    left, right = left - left.mean(), right - right.mean()
-    return max(float(left @ right / (np.linalg.norm(left) * np.linalg.norm(right) + 1e-12)), LEAST_SHARED)
+def _told(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(d,) float64: the share of the variance of left + right that is the same on both sides, by their correlation less
+    a standard error. left, right: (p, d), what the left and the right half of the sites say of some people."""
+    left, right = left - left.mean(axis=0), right - right.mean(axis=0)
+    deviations = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
+    same = np.maximum((left * right).sum(axis=0) / np.maximum(deviations, 1e-12) - 1 / np.sqrt(len(left)), 0)
+    return 2 * same / (1 + same)
 
 
 @in_order_inline
