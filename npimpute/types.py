@@ -23,8 +23,9 @@ ABSENT = -2
 
 
 def first_haplotypes(ploidy: np.ndarray | None, n: int) -> np.ndarray:
-    """(samples+1,) int64: haplotypes first[i]:first[i+1] of the n belong to sample i."""
-    return np.arange(0, n + 1, 2) if ploidy is None else np.append(0, np.cumsum(ploidy, dtype=np.int64))
+    """(samples+1,) int64: haplotypes first[i]:first[i+1] of the n belong to sample i; of an odd n without ploidies the
+    last sample has one."""
+    return np.append(np.arange(0, n, 2), n) if ploidy is None else np.append(0, np.cumsum(ploidy, dtype=np.int64))
 
 
 def present(ploidy: np.ndarray) -> np.ndarray:

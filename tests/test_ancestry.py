@@ -86,8 +86,8 @@ def test_sites_elsewhere_tell_as_much():
 
 def test_haploid_people_have_their_own_place():
     window, _, _ = two_populations(np.random.default_rng(3), targets=3)
-    samples = np.array([0, 0, 1, 2, 2, 3])
-    found = find_ancestry(replace(window, samples=samples), codes_of(window))
+    ploidy = np.array([2, 1, 2, 1], np.int8)
+    found, samples = find_ancestry(replace(window, ploidy=ploidy), codes_of(window)), np.repeat(np.arange(4), ploidy)
     assert [len(np.unique(found.place[samples == i], axis=0)) for i in range(4)] == [1, 1, 1, 1]
     assert len(np.unique(found.place, axis=0)) == 4
     ploidy = np.repeat([2, 1], [300, 200]).astype(np.int8)
@@ -117,17 +117,20 @@ def test_small_panels_and_panels_of_clones(people):
 
 def test_turns_keep_samples_whole(monkeypatch):
     monkeypatch.setattr("npimpute.context.windows.TOGETHER", 5)
-    window, _ = make_window(np.random.default_rng(5), n=23)
+    window, _ = make_window(np.random.default_rng(5), n=24)
     elsewhere = Elsewhere(np.zeros((3, window.panel.k), np.uint8), window.alleles[:3] + 1)
-    for samples in (None, np.repeat(np.arange(17), np.resize([2, 1, 1], 17))[:23]):
-        whole = replace(window, samples=samples, elsewhere=elsewhere)
+    for ploidy in (None, np.resize([2, 1, 1], 18).astype(np.int8)):
+        whole = replace(window, ploidy=ploidy, elsewhere=elsewhere)
         turns = whole.turns()
         assert len(turns) == 5
         np.testing.assert_array_equal(np.concatenate([turn.alleles for turn in turns], axis=1), window.alleles)
         for turn in turns:
             np.testing.assert_array_equal(turn.elsewhere.alleles, turn.alleles[:3] + 1)
-        parts = [set(turn.sample_of().tolist()) for turn in turns]
-        assert sum(map(len, parts)) == len(set.union(*parts))
+        if ploidy is None:
+            assert all(turn.alleles.shape[1] % 2 == 0 and turn.ploidy is None for turn in turns)
+        else:
+            np.testing.assert_array_equal(np.concatenate([turn.ploidy for turn in turns]), ploidy)
+            assert all(turn.alleles.shape[1] == turn.ploidy.sum() for turn in turns)
 
 
 def test_with_ancestry_a_target_goes_on_with_its_own_population(monkeypatch):

@@ -135,7 +135,7 @@ def test_without_a_typed_site_nothing_is_settled(tmp_path, monkeypatch):
 
     sites = Sites("20", np.array([1, 2, 3]), ["."] * 3, ["A"] * 3, ["C"] * 3)
     panel, nothing = Haplotypes(sites, np.zeros((3, 1), np.uint8), 4), np.zeros(0, np.int64)
-    window = Window(panel, np.zeros(3), nothing, np.zeros((0, 5), np.int8), 0, 3, (0, 0), nothing, np.arange(5))
+    window = Window(panel, np.zeros(3), nothing, np.zeros((0, 5), np.int8), 0, 3, (0, 0), nothing, np.ones(5, np.int8))
     told = []
     with imputed(Engine(), window, tmp_path / "out.vcf", told.append) as p:
         assert p[:, 1:3].shape == (5, 2) and (p[:, 0:3] == 0.25).all()

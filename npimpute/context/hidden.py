@@ -26,13 +26,11 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     for codes, site in zip(alleles, window.typed, strict=True):
         carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
         codes[:] = (carried * np.arange(1, len(carried) + 1)[:, None]).sum(axis=0)
-    ploidy = None if panel.ploidy is None else np.delete(panel.ploidy, people)
-    samples = None if panel.ploidy is None else np.repeat(np.arange(len(people)), panel.ploidy[people])
-    hidden = Haplotypes(panel.sites, bits, len(kept), ploidy)
-    out = window.elsewhere
+    left, own = (None, None) if panel.ploidy is None else (np.delete(panel.ploidy, people), panel.ploidy[people])
+    hidden, out = Haplotypes(panel.sites, bits, len(kept), left), window.elsewhere
     if out is not None:
         out = Elsewhere(np.delete(out.codes, columns, axis=1), out.codes[:, columns].astype(np.int8))
-    return replace(window, panel=hidden, alleles=alleles, samples=samples, elsewhere=out), columns
+    return replace(window, panel=hidden, alleles=alleles, ploidy=own, elsewhere=out), columns
 
 
 def _runs(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..panel.align import AS_WRITTEN, Mending
 from ..panel.genetic_map import GeneticMap
 from ..panel.strand import aligned
-from ..types import Haplotypes, Targets
+from ..types import Haplotypes, Targets, first_haplotypes
 
 # Bytes that one window may need for panel bits, dosages and the engine's tables, roughly.
 WINDOW_BYTES = 1 << 30
@@ -37,9 +37,8 @@ class Window:
     panel: the sites with a flank on either side. cm: (s,) float64. typed: (t,) int64, increasing, the panel sites
     that the targets were typed at. alleles: (t, n) int8, the targets' alleles as codes of the panel's record, -1
     missing. start, stop: sites start..stop-1 of the panel are this window's to write; the rest is flank.
-    samples: (n,) int64, which sample each target haplotype is of, those of one side by side; None: two by two.
     span, kind: the target sites span[0]..span[1]-1 lie where this window writes, with a ``Match`` (uint8) each.
-    elsewhere: what else is known of the same people, if anything.
+    ploidy: of the targets' samples, as in ``Targets``. elsewhere: what else is known of the same people, if anything.
     """
 
     panel: Haplotypes
@@ -50,12 +49,8 @@ class Window:
     stop: int
     span: tuple[int, int]
     kind: np.ndarray
-    samples: np.ndarray | None = None
+    ploidy: np.ndarray | None = None
     elsewhere: Elsewhere | None = None
-
-    def sample_of(self) -> np.ndarray:
-        """``samples``, whatever they are."""
-        return np.arange(self.alleles.shape[1]) // 2 if self.samples is None else self.samples
 
     def typed_rows(self) -> np.ndarray:
         """(r,) bool: the panel's rows that belong to typed sites."""
@@ -63,15 +58,19 @@ class Window:
 
     def turns(self) -> list[Window]:
         """The window of about TOGETHER targets each, as few as hold all, equally many but that samples are whole."""
-        n, sample = self.alleles.shape[1], self.sample_of()
-        ends = np.linspace(0, n, -(-n // TOGETHER) + 1).astype(int)
-        ends[1:-1] = np.searchsorted(sample, sample[ends[1:-1]])
-        return [self._of_targets(a, b, sample) for a, b in pairwise(np.unique(ends))]
+        n = self.alleles.shape[1]
+        first = first_haplotypes(self.ploidy, n)
+        ends = np.unique(np.linspace(0, len(first) - 1, -(-n // TOGETHER) + 1).astype(int))
+        return [self._of_samples(slice(a, b), slice(first[a], first[b])) for a, b in pairwise(ends)]
 
-    def _of_targets(self, first: int, last: int, sample: np.ndarray) -> Window:
-        out = self.elsewhere
-        out = None if out is None else out._replace(alleles=out.alleles[:, first:last])
-        return replace(self, alleles=self.alleles[:, first:last], samples=sample[first:last], elsewhere=out)
+    def _of_samples(self, samples: slice, haplotypes: slice) -> Window:
+        ploidy, out = self.ploidy, self.elsewhere
+        return replace(
+            self,
+            alleles=self.alleles[:, haplotypes],
+            ploidy=None if ploidy is None else ploidy[samples],
+            elsewhere=None if out is None else out._replace(alleles=out.alleles[:, haplotypes]),
+        )
 
 
 @dataclass(frozen=True)
@@ -180,5 +179,5 @@ def _window(
         stop=stop,
         span=span,
         kind=alignment.kind[span[0] - first : span[1] - first],
-        samples=None if targets.ploidy is None else np.repeat(np.arange(len(targets.ploidy)), targets.ploidy),
+        ploidy=targets.ploidy,
     )

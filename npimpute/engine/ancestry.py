@@ -54,27 +54,32 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
     frequency = np.array([np.count_nonzero(row) for row in codes]) / k
     sites = np.flatnonzero(np.minimum(frequency, 1 - frequency) >= LEAST_FREQUENT)
     sites = sites[:: -(-len(sites) // MOST_SITES) or 1]
-    first = np.union1d(first_haplotypes(window.panel.ploidy, k), k)
+    first, own_first = first_haplotypes(window.panel.ploidy, k), first_haplotypes(window.ploidy, n)
     people = len(first) - 1
     if len(sites) < 2 or people < 2:
         return Ancestry.none(k, n)
-    ploidy = np.diff(first).astype(np.float32)
     f = frequency[sites, None].astype(np.float32)
     deviation = np.sqrt(f * (1 - f))
-    panel = (np.add.reduceat((codes[sites] > 0).view(np.uint8), first[:-1], axis=1) / ploidy - f) / deviation
+    panel = (_of_people((codes[sites] > 0).view(np.uint8), first) - f) / deviation
     fresh = np.arange(people) % FRESH == 1
     values, axes = np.linalg.eigh((panel[:, ~fresh] @ panel[:, ~fresh].T).astype(np.float64))
     axes = np.ascontiguousarray(axes[:, : -DIMENSIONS - 1 : -1].astype(np.float32))
     half = len(sites) // 2
     left, right = panel[:half].T @ axes[:half], panel[half:].T @ axes[half:]
     near, alleles = left + right, alleles[sites]
-    place = _places(np.where(alleles < 0, 0, ((alleles > 0) - f) / deviation), window.sample_of(), axes)
+    place = _places(_of_people(np.where(alleles < 0, 0, ((alleles > 0) - f) / deviation), own_first), axes)
     told, variance = _told(left[fresh], right[fresh]), near[fresh].var(axis=0)
     own = min(1.0, OWN * (values**2).sum() / max(values.sum() ** 2, 1e-12))
     weight = (1 - own) / (ALIKE * len(sites) + 2 * told * (1 - told) * variance)
     scale, found = told * np.sqrt(weight / 2), told * weight > 0
-    near = np.repeat((near * scale)[:, found].astype(np.float32), np.diff(first), axis=0)
-    return Ancestry(near, (place * scale)[:, found].astype(np.float32), np.float32(ANYONE if found.any() else 1))
+    near, place = ((people * scale)[:, found].astype(np.float32) for people in (near, place))
+    near, place = np.repeat(near, np.diff(first), axis=0), np.repeat(place, np.diff(own_first), axis=0)
+    return Ancestry(near, place, np.float32(ANYONE if found.any() else 1))
+
+
+def _of_people(haplotypes: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(t, p) float32: means over each person's haplotypes. haplotypes: (t, k). first: see ``first_haplotypes``."""
+    return np.add.reduceat(haplotypes, first[:-1], axis=1) / np.diff(first).astype(np.float32)
 
 
 def _told(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -110,24 +115,11 @@ def weigh(targets, queries, work):
 
 
 @numba.njit(nogil=True, cache=True)
-def _places(carried, sample, axes):
-    """(n, d) float64: the mean over the haplotypes of each target's sample. carried: (t, n). sample: (n,) int64,
-    neighbours of one sample have one number."""
-    n, d = len(sample), axes.shape[1]
-    own, out = np.zeros((n, d)), np.zeros((n, d))
-    for q in range(n):
-        for t in range(len(carried)):
-            for i in range(d):
-                own[q, i] += carried[t, q] * axes[t, i]
-    first = 0
-    while first < n:
-        last = first + 1
-        while last < n and sample[last] == sample[first]:
-            last += 1
-        for i in range(d):
-            for q in range(first, last):
-                out[first, i] += own[q, i] / (last - first)
-            for q in range(first + 1, last):
-                out[q, i] = out[first, i]
-        first = last
+def _places(carried, axes):
+    """(p, d) float64 of people. carried: (t, p). No product of matrices: what one gets depends on no other."""
+    out = np.zeros((carried.shape[1], axes.shape[1]))
+    for t in range(len(carried)):
+        for person in range(len(out)):
+            for i in range(out.shape[1]):
+                out[person, i] += carried[t, person] * axes[t, i]
     return out
