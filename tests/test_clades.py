@@ -8,10 +8,10 @@ from test_blocks import dense
 from test_copying import every
 from test_engine import make_window
 
-from npimpute.engine import ancestry, group_passes, groups, li_stephens, reference
+from npimpute.engine import ancestry, group_passes, groups, reference
 from npimpute.engine.clades import find_clades
 from npimpute.engine.li_stephens import CladeCopying, LiStephens
-from npimpute.engine.passes import prepare
+from npimpute.engine.passes import prepare, run_passes
 from npimpute.errors import ConfigError
 
 NE, ERR = 3e4, 2e-3
@@ -72,9 +72,9 @@ def expected_posterior(window, observed, weight):
     panel, rows, k = dense(window), typed_rows(window), window.panel.k
     codes = np.array([sum((a * panel[row] for a, row in enumerate(range(*ends), 1)), 0) for ends in rows])
     distance = np.maximum(np.diff(window.cm[window.typed]), 1e-6)
-    switch = np.append(0, -np.expm1(-0.04 * NE * li_stephens.SWITCHING * distance / k))
-    share = -np.expm1(-0.04 * NE * li_stephens.DRIFTING * distance / k)
-    clades = plain_clades(window, li_stephens.BEYOND)
+    share = -np.expm1(-0.04 * NE * distance / k)
+    switch = np.append(0, share)
+    clades = plain_clades(window, CladeCopying._beyond)
     same = clades[:, :, None] == clades[:, None, :]
     within = same * weight / (same * weight).sum(axis=2, keepdims=True)
     drift = share[:, None, None] * within + (1 - share[:, None, None]) * np.eye(k)
@@ -87,7 +87,7 @@ def test_the_pass_equals_the_reference(k, every, border, monkeypatch):
     """border: what a haplotype costs where blocks meet; with less than nothing they have one gap, with much they are as
     long as can be."""
     monkeypatch.setattr(groups, "BORDER_COST", border)
-    monkeypatch.setattr(li_stephens, "BEYOND", 4)
+    monkeypatch.setattr(CladeCopying, "_beyond", 4)
     window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
     p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
     prepared = prepare(window, 1)
@@ -109,12 +109,11 @@ def test_the_pass_equals_the_reference(k, every, border, monkeypatch):
 def test_drifting_matters_and_without_it_the_pass_is_that_of_li_stephens(monkeypatch):
     window, _ = make_window(np.random.default_rng(5), k=60, every=5, n=20)
     plain = LiStephens(NE, ERR).impute(window)
-    monkeypatch.setattr(li_stephens, "BEYOND", 1)
+    monkeypatch.setattr(CladeCopying, "_beyond", 1)
     monkeypatch.setattr(ancestry, "ANYONE", 1.0)
-    monkeypatch.setattr(li_stephens, "SWITCHING", 1.0)
     assert np.abs(CladeCopying(NE, ERR).impute(window) - plain).max() > 0.05
-    monkeypatch.setattr(li_stephens, "DRIFTING", 0.0)
-    np.testing.assert_allclose(CladeCopying(NE, ERR).impute(window), plain, atol=1e-3)
+    without = prepare(window, 1, beyond=1)._replace(drifts=False)
+    np.testing.assert_allclose(run_passes(without, without.model(NE, ERR), 1), plain, atol=1e-3)
 
 
 def test_results_do_not_depend_on_threads_or_on_who_goes_with_whom():

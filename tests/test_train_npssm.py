@@ -31,7 +31,7 @@ NAN = float("nan")
 SCRIPTS = (0.5, 0.5, 0.4, 0.49, 0.5), (0.5, 0.6, 0.55, 0.6, 0.61), (NAN, NAN, 0.2, NAN, 0.1), (0.3, NAN, 0.2, 0.31, 0)
 BOTH = pytest.mark.parametrize("config", [MODEL, LAYERED], ids=["read-out", "layers"])
 DATA = CopyingDataConfig((4, 8), (0.05, 0.1), people=(20, 30), alike=0.0, hidden=5, typed=40, rows=300)
-DATA = replace(DATA, ne_per_haplotype=(20, 200), calibrate=(10, 20), uncalibrated=0.0, per_sequence=30)
+DATA = replace(DATA, ne=(0.5, 2), calibrate=(10, 20), uncalibrated=0.0, per_sequence=30)
 LOOP = LoopConfig(steps=4, batch=16, accumulate=2, lr=1e-2, warmup=1, validate_every=1, save_every=2, log_every=1)
 
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_drawn_from_is_refused_in_one_line():
         "calibrate": ((1, 5), (5, 4)),
     }
     wrong |= {
-        "ne_per_haplotype": ((0, 5), (5, 4), (1, 2e9)),
+        "ne": ((0, 5), (5, 4), (1, 2e9)),
         "err": ((0, 0.1), (0.1, 0.5)),
         "per_sequence": (0,),
         "spacing_kb": ((5, 4),),

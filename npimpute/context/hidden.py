@@ -55,13 +55,17 @@ def _copy_bits(bits, first, length, out):
                 at, to, left = at + n, to + n, left - n
 
 
-def middle(window: Window, typed: int, sites: int) -> Window:
-    """At most ``typed`` typed sites from the middle of a window (which has one), and of the panel's sites between them
-    at most ``sites``, spread evenly. All of it is to be written."""
-    first = max(0, (len(window.typed) - typed) // 2)
-    chosen = window.typed[first : first + typed]
-    inside = np.arange(chosen[0], chosen[-1] + 1)
-    take = np.union1d(inside[:: -(-len(inside) // sites)] if sites else chosen, chosen)
+def middle(window: Window, typed: int, sites: int, least: int = 1) -> Window:
+    """The typed sites in the middle of a window (which has one), at most ``typed``, and the panel's sites between them.
+
+    Fewer typed sites, but ``least``, where there are more than so many ``sites`` of the panel between them; with 0
+    sites typed ones alone. All of it is to be written.
+    """
+    number = min(typed, len(window.typed))
+    while sites and number > least and np.ptp(window.typed[_middle(window, number)]) >= sites:
+        number = max(least, number * 7 // 8)
+    chosen = window.typed[_middle(window, number)]
+    take = np.arange(chosen[0], chosen[-1] + 1) if sites else chosen
     starts, panel = window.panel.row_start(), window.panel
     rows = np.repeat(np.isin(np.arange(len(panel.sites)), take), np.diff(starts))
     return replace(
@@ -69,7 +73,13 @@ def middle(window: Window, typed: int, sites: int) -> Window:
         panel=replace(panel, sites=panel.sites.take(take), bits=panel.bits[rows]),
         cm=window.cm[take],
         typed=np.searchsorted(take, chosen),
-        alleles=window.alleles[first : first + typed],
+        alleles=window.alleles[_middle(window, number)],
         start=0,
         stop=len(take),
     )
+
+
+def _middle(window: Window, number: int) -> slice:
+    """So many of its typed sites, from the middle."""
+    first = max(0, (len(window.typed) - number) // 2)
+    return slice(first, first + number)

@@ -54,7 +54,7 @@ class CopyingConfig:
 
     architecture: str = "npssm"
     clades: bool = True
-    ne_share: float = 0.6
+    ne_share: float = 0.8
     size: int = 1
     flank: int = 0
     haplotypes: int = 12

@@ -7,6 +7,7 @@ appendix A; the parametrisation is Beagle's (Browning, Zhou & Browning 2018, AJH
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -16,13 +17,14 @@ from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
 from .copying import Copying, CopyingConfig
-from .parameters import START_ERR, START_NE, estimate
+from .parameters import MOST_PEOPLE, START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
 
-# With clades: rows around a gap over which they are equal, and the rates of switching and of drifting, over that of
-# switching without them.
-BEYOND, SWITCHING, DRIFTING = 30, 0.7, 0.7
+log = logging.getLogger(__name__)
+
+# Rows around a gap over which the haplotypes of a clade are equal.
+BEYOND = 30
 
 
 class LiStephens:
@@ -34,6 +36,8 @@ class LiStephens:
     """
 
     name = "li-stephens"
+    # See ``prepare``.
+    _beyond: int | None = None
 
     def __init__(
         self,
@@ -64,7 +68,13 @@ class LiStephens:
     def settle(self, window: Window) -> None:
         """See ``Engine``."""
         if self._ne is None or self._err is None:
-            self._ne, self._err = estimate(window, self._ne, self._err, self._threads, self._seed)
+            self._ne, self._err = self.estimate(window)
+            how = "too few typed alleles to estimate from" if None in (self._ne, self._err) else "estimated"
+            log.info("Ne %.3g, error rate %.3g (%s)", self.ne, self.error_rate, how)
+
+    def estimate(self, window: Window, people: int = MOST_PEOPLE) -> tuple[float | None, float | None]:
+        """Ne and err, see ``parameters.estimate``."""
+        return estimate(window, self._ne, self._err, self._threads, self._seed, self._beyond, people)
 
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
@@ -83,33 +93,25 @@ class LiStephens:
     def _run(
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
     ) -> tuple[np.ndarray, Prepared, Ranking]:
+        clades = self._beyond is not None
+        if clades and size != 1:
+            raise ConfigError(f"size {size}: with clades a stretch has one typed site")
         self.settle(window)
-        prepared = prepare(window, self._threads, size)
-        ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k))
+        prepared = prepare(window, self._threads, size, self._beyond)
+        ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), clades)
         model = prepared.model(self._share * self.ne, self.error_rate)
         return run_passes(prepared, model, self._threads, ranking, progress), prepared, ranking
 
 
 class CladeCopying(LiStephens):
-    """Li-Stephens with clades (``clades``): of the switches that Ne stands for some go on within the clade; and with
-    ancestry (``ancestry``): after the others a target goes on rather with people like itself.
+    """Li-Stephens with clades (``clades``), in which a target drifts as often as it switches to any haplotype; and with
+    ancestry (``ancestry``): after a switch it goes on rather with people like itself. A stretch has one typed site.
 
-    Ne is estimated as for ``LiStephens``, and means the same.
+    Its Ne is estimated with all of this, and is smaller than that of ``LiStephens``.
     """
 
     name = "clades"
-
-    def _run(
-        self, window: Window, size: int, m: int, progress: Callable[[float], None]
-    ) -> tuple[np.ndarray, Prepared, Ranking]:
-        if size != 1:
-            raise ConfigError(f"size {size}: with clades a stretch has one typed site")
-        self.settle(window)
-        prepared = prepare(window, self._threads, beyond=BEYOND)
-        ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), True)
-        ne = self._share * self.ne
-        model = prepared.model(SWITCHING * ne, self.error_rate, DRIFTING * ne)
-        return run_passes(prepared, model, self._threads, ranking, progress), prepared, ranking
+    _beyond = BEYOND
 
 
 def copying_model(

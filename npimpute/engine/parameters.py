@@ -8,7 +8,6 @@ cannot be seen at typed sites: left out one at a time, they make a denser array'
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,15 +18,13 @@ from ..context.hidden import hide, middle
 from ..context.windows import Window
 from .passes import Prepared, observed_probability, prepare, run_passes
 
-log = logging.getLogger(__name__)
-
 START_NE, START_ERR = 1e5, 1e-3
 NE_POWERS = 12  # how often Ne is doubled or halved at most, from the start
 # Where data hardly tell, Ne stays at the start: each doubling must pay this share of the error, squared.
 NE_PRIOR = 5e-4
-# Hidden are one in so many of the panel's people, and at most so many; imputed are at most so many sites of the panel
-# between so many typed sites in the middle of a window.
-FOLDS, MOST_PEOPLE, NE_TYPED, NE_SITES = 10, 50, 200, 4_000
+# Hidden are one in so many of the panel's people, and at most so many; imputed are the panel's sites between at most so
+# many typed sites in the middle of a window, fewer where there are more than so many sites, but LEAST_TYPED.
+FOLDS, MOST_PEOPLE, NE_TYPED, NE_SITES = 10, 100, 200, 8_000
 # Few arrays have so many errors, but haplotypes are also left for reasons that the model does not know (recurrent
 # mutation, gene conversion), and rare variants are imputed better with at least this much.
 ERR_RANGE = (1e-3, 0.05)
@@ -43,29 +40,36 @@ ALIKE, ALIKE_POWERS = 2.0, (0, -3, -6)
 
 
 def estimate(
-    window: Window, ne: float | None, err: float | None, threads: int, seed: int
+    window: Window,
+    ne: float | None,
+    err: float | None,
+    threads: int,
+    seed: int,
+    beyond: int | None = None,
+    people: int = MOST_PEOPLE,
 ) -> tuple[float | None, float | None]:
     """Ne and err, where they are None and the window (with a typed site) has enough to tell; else as they are.
 
     Ne does not depend on the targets but where these descend from the panel (see ALIKE). seed: chooses whom to look at.
+    beyond: see ``prepare``; the Ne is that of the model that it says, but err that of Li-Stephens alone. people: of the
+    panel are hidden, at most.
     """
     sample = _sample(window, np.random.default_rng([seed, 0]))
     if sample is None:
-        log.info("too few typed alleles to estimate from: Ne %.3g, error rate %.3g", ne or START_NE, err or START_ERR)
         return ne, err
     targets = _Fit(sample, threads)
     found_ne, found_err = ne or START_NE, err or START_ERR
     if err is None:
         found_err = targets.error_rate(found_ne, found_err)
     if ne is None:
-        hidden = _hidden_loss(window, targets, err or START_ERR, threads, np.random.default_rng([seed, 1]))
+        rng = np.random.default_rng([seed, 1])
+        hidden = _hidden_loss(window, targets, err or START_ERR, threads, rng, beyond, people)
         loss = hidden or (lambda x: targets.relative_error(x, found_err))
         prior = lambda x: 1 + NE_PRIOR * math.log2(x / START_NE) ** 2  # noqa: E731
         found_ne = _minimise(lambda x: loss(x) * prior(x), START_NE)
         found_ne = float(f"{found_ne:.3g}")  # as logged, so that a run with the logged values is the same run
     if err is None:
         found_err = float(f"{targets.error_rate(found_ne, found_err):.3g}")
-    log.info("Ne %.3g, error rate %.3g (estimated)", found_ne, found_err)
     return found_ne, found_err
 
 
@@ -84,15 +88,21 @@ def _sample(window: Window, rng: np.random.Generator) -> Window | None:
 
 
 def _hidden_loss(
-    window: Window, targets: _Fit, err: float, threads: int, rng: np.random.Generator
+    window: Window,
+    targets: _Fit,
+    err: float,
+    threads: int,
+    rng: np.random.Generator,
+    beyond: int | None,
+    most: int,
 ) -> Callable[[float], float] | None:
     """Error of hidden people at untyped rows, as a function of Ne; None where they do not stand for the targets."""
     people = window.panel.people
     if people < FOLDS:
         return None
-    part = middle(window, NE_TYPED, NE_SITES)
-    hidden, columns = hide(part, np.sort(rng.permutation(people)[: min(people // FOLDS, MOST_PEOPLE)]))
-    fit = _Fit(hidden, threads)
+    part = middle(window, NE_TYPED, NE_SITES, LEAST_TYPED)
+    hidden, columns = hide(part, np.sort(rng.permutation(people)[: min(people // FOLDS, most)]))
+    fit = _Fit(hidden, threads, beyond)
     share = part.panel.counts() / part.panel.k
     rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
     if not len(rows) or not _alike(fit, targets, err):
@@ -112,8 +122,8 @@ def _alike(hidden: _Fit, targets: _Fit, err: float) -> bool:
 class _Fit:
     """How well parameters predict the targets of a window, leaving out what is predicted."""
 
-    def __init__(self, window: Window, threads: int):
-        self._prepared: Prepared = prepare(window, threads)
+    def __init__(self, window: Window, threads: int, beyond: int | None = None):
+        self._prepared: Prepared = prepare(window, threads, beyond=beyond)
         self._threads = threads
         codes, observed = self._prepared.codes, self._prepared.queries.observed
         shares = [np.bincount(site) / len(site) for site in codes]

@@ -27,19 +27,22 @@ CALLS_PER_THREAD = 8
 
 class Prepared(NamedTuple):
     """A window with at least one typed site, whatever the parameters. cm: (t,) float64, codes: (t, k) uint8, of the
-    typed sites."""
+    typed sites. drifts: whether a target drifts within clades."""
 
     queries: Queries
     groups: Groups
     cells: Cells
     cm: np.ndarray
     codes: np.ndarray
+    drifts: bool
 
-    def model(self, ne: float, err: float, drift: float = 0.0) -> Model:
-        """drift: as much of it within the clade as there is with ``ne`` over the whole panel."""
+    def model(self, ne: float, err: float) -> Model:
+        """A target drifts within its clade, if at all, as often as it switches to any haplotype of the panel."""
         distance = np.maximum(np.diff(self.cm), MIN_CM)
-        switches = [-np.expm1(-0.04 * x * distance / self.codes.shape[1]) for x in (ne, drift)]
-        return Model(np.append(0, switches[0]).astype(np.float32), switches[1].astype(np.float32), np.float32(err))
+        switch = -np.expm1(-0.04 * ne * distance / self.codes.shape[1]).astype(np.float32)
+        return Model(
+            np.append(np.float32(0), switch), switch if self.drifts else np.zeros_like(switch), np.float32(err)
+        )
 
 
 def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = None) -> Prepared:
@@ -64,6 +67,7 @@ def prepare(window: Window, threads: int, size: int = 1, beyond: int | None = No
         cells,
         window.cm[window.typed],
         codes,
+        beyond is not None,
     )
 
 

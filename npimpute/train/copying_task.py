@@ -25,6 +25,7 @@ from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
 from ..engine.copying_network import CopyingNetwork, Rows, WithLayers
 from ..engine.li_stephens import copying_model
 from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers
+from ..engine.parameters import START_NE
 from ..engine.self_imputed import self_impute
 from ..errors import ConfigError
 from ..types import Haplotypes, Sites
@@ -44,12 +45,12 @@ class CopyingDataConfig(ArrayConfig):
 
     people: of the panel, log-uniformly between the two (a region with fewer gives all). alike: share of the draws whose
     people are those most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a
-    window has so many typed sites at most; rows: and about so many rows. ne_per_haplotype: Ne over the haplotypes of
-    the panel that are left, log-uniformly between the two; err: error rate, likewise. calibrate: panel haplotypes that
-    are hidden to learn of the rows, likewise, but none in a share ``uncalibrated`` of the draws. per_sequence: rows of
-    a sequence that are learnt from, at most. windows: 0 to draw a new window for every batch; else so many are drawn
-    once, kept in memory, and learnt from again and again, which is worth its while where drawing takes longer than
-    learning: batches may then be small and many (loop.accumulate).
+    window has so many typed sites at most; rows: and about so many rows. ne: Ne over what is estimated,
+    log-uniformly between the two; err: error rate, likewise. calibrate: panel haplotypes that are hidden to learn of
+    the rows, likewise, but none in a share ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are
+    learnt from, at most. windows: 0 to draw a new window for every batch; else so many are drawn once, kept in memory,
+    and learnt from again and again, which is worth its while where drawing takes longer than learning: batches may
+    then be small and many (loop.accumulate).
     """
 
     people: tuple[int, int] = (250, 800)
@@ -57,7 +58,7 @@ class CopyingDataConfig(ArrayConfig):
     hidden: int = 24
     typed: int = 128
     rows: int = 2500
-    ne_per_haplotype: tuple[float, float] = (34, 250)
+    ne: tuple[float, float] = (0.6, 1.6)
     err: tuple[float, float] = (1e-3, 2e-3)
     calibrate: tuple[int, int] = (200, 2000)
     uncalibrated: float = 0.2
@@ -66,9 +67,7 @@ class CopyingDataConfig(ArrayConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_ranges(
-            self, ("people", 20, 1e9), ("ne_per_haplotype", 1e-3, 1e9), ("err", 1e-6, 0.4), ("calibrate", 2, 1e9)
-        )
+        check_ranges(self, ("people", 20, 1e9), ("ne", 1e-3, 1e3), ("err", 1e-6, 0.4), ("calibrate", 2, 1e9))
         for name in ("alike", "uncalibrated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"data.{name} {getattr(self, name)}: between 0 and 1")
@@ -215,8 +214,9 @@ class CopyingSource:
 
     def _imputed(self, window: Window, truth: np.ndarray, rng: np.random.Generator) -> Drawn | None:
         config, model = self._config, self._model
-        ne, err = (math.exp(rng.uniform(*np.log(ends))) for ends in (config.ne_per_haplotype, config.err))
-        engine = copying_model(model, ne * window.panel.k, err)
+        share, err = (math.exp(rng.uniform(*np.log(ends))) for ends in (config.ne, config.err))
+        ne, _ = copying_model(model, None, err, seed=int(rng.integers(2**31))).estimate(window, config.hidden)
+        engine = copying_model(model, share * (ne or START_NE), err)
         copying = engine.copying(window, model.size, model.haplotypes)
         hidden = round(math.exp(rng.uniform(*np.log(config.calibrate)))) if rng.random() >= config.uncalibrated else 0
         known = self_impute(engine.impute, window, hidden, int(rng.integers(2**31))).features()
