@@ -43,16 +43,18 @@ TRIES = 100
 class CopyingDataConfig(ArrayConfig):
     """How windows are drawn, beside their arrays. Raises ConfigError.
 
-    people: of the panel, log-uniformly between the two (a region with fewer gives all). alike: share of the draws whose
-    people are those most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a
-    window has so many typed sites at most; rows: and about so many rows. ne: Ne over what is estimated,
-    log-uniformly between the two; err: error rate, likewise. calibrate: panel haplotypes that are hidden to learn of
-    the rows, likewise, but none in a share ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are
-    learnt from, at most. windows: 0 to draw a new window for every batch; else so many are drawn once, kept in memory,
-    and learnt from again and again, which is worth its while where drawing takes longer than learning: batches may
-    then be small and many (loop.accumulate).
+    simulated: share of the draws that take a simulated panel, where there are others too. people: of the panel,
+    log-uniformly between the two (a region with fewer gives all). alike: share of the draws whose people are those
+    most like one of them, as in a panel of one ancestry. hidden: people who are imputed. typed: a window has so many
+    typed sites at most; rows: and about so many rows. ne: Ne over what is estimated, log-uniformly between the two;
+    err: error rate, likewise. calibrate: panel haplotypes that are hidden to learn of the rows, likewise, but none in a
+    share ``uncalibrated`` of the draws. per_sequence: rows of a sequence that are learnt from, at most. windows: 0 to
+    draw a new window for every batch; else so many are drawn once, kept in memory, and learnt from again and again,
+    which is worth its while where drawing takes longer than learning: batches may then be small and many
+    (loop.accumulate).
     """
 
+    simulated: float = 0.1
     people: tuple[int, int] = (250, 800)
     alike: float = 0.3
     hidden: int = 24
@@ -68,7 +70,7 @@ class CopyingDataConfig(ArrayConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_ranges(self, ("people", 20, 1e9), ("ne", 1e-3, 1e3), ("err", 1e-6, 0.4), ("calibrate", 2, 1e9))
-        for name in ("alike", "uncalibrated"):
+        for name in ("simulated", "alike", "uncalibrated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"data.{name} {getattr(self, name)}: between 0 and 1")
         for name, least in (("hidden", 1), ("typed", LEAST_TYPED), ("rows", 1), ("per_sequence", 1)):
@@ -116,7 +118,7 @@ class Drawn(NamedTuple):
 class CopyingSource:
     """Draws batches from regions (with cM), each in proportion to the root of its rows. Raises ConfigError.
 
-    seed: of the windows that are kept, if any; threads: that draw those.
+    seed: of the windows that are kept, if any; threads: that draw those. simulated: so many regions, the last, are.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class CopyingSource:
         model: CopyingConfig,
         seed: int = 1,
         threads: int = 1,
+        simulated: int = 0,
     ):
         self._regions, self._config, self._model, self._seed, self._threads = regions, config, model, seed, threads
         self._kept: list[Drawn] = []
@@ -133,6 +136,9 @@ class CopyingSource:
             if min(region.k // 2, config.people[0]) < 2 * config.hidden:
                 raise ConfigError(f"{region.name}: {region.k // 2} people; data.hidden takes {config.hidden} of them")
         share = np.sqrt([len(region.pos) for region in regions])
+        if 0 < simulated < len(regions):
+            share[-simulated:] *= config.simulated / share[-simulated:].sum()
+            share[:-simulated] *= (1 - config.simulated) / share[:-simulated].sum()
         self._share = share / share.sum()
 
     def draw(self, rng: np.random.Generator, count: int) -> Batch:

@@ -106,7 +106,7 @@ def _task(
     config: TrainConfig, network: nn.Module, regions: list[Region], held_out: list[HeldOut], device: str, threads: int
 ) -> Task:
     if isinstance(config.model, CopyingConfig):
-        source = CopyingSource(regions, config.data, config.model, config.loop.seed, threads)
+        source = CopyingSource(regions, config.data, config.model, config.loop.seed, threads, config.simulate)
         return CopyingTask(network, config.model, source, held_out, device, threads)
     source = TableSource(regions, config.data, config.model.block, config.model.context)
     return TableTask(network, config.model, source, config.objective, held_out, device)
