@@ -74,7 +74,7 @@ def expected_posterior(window, observed, weight):
     distance = np.maximum(np.diff(window.cm[window.typed]), 1e-6)
     share = -np.expm1(-0.04 * NE * distance / k)
     switch = np.append(0, share)
-    clades = plain_clades(window, CladeCopying._beyond)
+    clades = plain_clades(window, CladeCopying.beyond)
     same = clades[:, :, None] == clades[:, None, :]
     within = same * weight / (same * weight).sum(axis=2, keepdims=True)
     drift = share[:, None, None] * within + (1 - share[:, None, None]) * np.eye(k)
@@ -87,7 +87,7 @@ def test_the_pass_equals_the_reference(k, every, border, monkeypatch):
     """border: what a haplotype costs where blocks meet; with less than nothing they have one gap, with much they are as
     long as can be."""
     monkeypatch.setattr(groups, "BORDER_COST", border)
-    monkeypatch.setattr(CladeCopying, "_beyond", 4)
+    monkeypatch.setattr(CladeCopying, "beyond", 4)
     window, _ = make_window(np.random.default_rng(k), k=k, every=every, n=11)
     p, alt, rows = CladeCopying(NE, ERR).impute(window), dense(window), typed_rows(window)
     prepared = prepare(window, 1)
@@ -109,7 +109,7 @@ def test_the_pass_equals_the_reference(k, every, border, monkeypatch):
 def test_drifting_matters_and_without_it_the_pass_is_that_of_li_stephens(monkeypatch):
     window, _ = make_window(np.random.default_rng(5), k=60, every=5, n=20)
     plain = LiStephens(NE, ERR).impute(window)
-    monkeypatch.setattr(CladeCopying, "_beyond", 1)
+    monkeypatch.setattr(CladeCopying, "beyond", 1)
     monkeypatch.setattr(ancestry, "ANYONE", 1.0)
     assert np.abs(CladeCopying(NE, ERR).impute(window) - plain).max() > 0.05
     without = prepare(window, 1, beyond=1)._replace(drifts=False)

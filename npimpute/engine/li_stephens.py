@@ -23,9 +23,6 @@ from .ranking import Ranking
 
 log = logging.getLogger(__name__)
 
-# Rows around a gap over which the haplotypes of a clade are equal.
-BEYOND = 30
-
 
 class LiStephens:
     """Exact Li-Stephens imputation.
@@ -36,8 +33,8 @@ class LiStephens:
     """
 
     name = "li-stephens"
-    # See ``prepare``.
-    _beyond: int | None = None
+    # Rows around a gap over which the haplotypes of a clade are equal; None for a model without clades and ancestry.
+    beyond: int | None = None
 
     def __init__(
         self,
@@ -74,7 +71,7 @@ class LiStephens:
 
     def estimate(self, window: Window, people: int = MOST_PEOPLE) -> tuple[float | None, float | None]:
         """Ne and err, see ``parameters.estimate``."""
-        return estimate(window, self._ne, self._err, self._threads, self._seed, self._beyond, people)
+        return estimate(window, self._ne, self._err, self._threads, self._seed, self.beyond, people)
 
     def impute(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """See ``Engine.impute``. Without a typed site, every haplotype gets the panel's allele frequencies."""
@@ -93,11 +90,11 @@ class LiStephens:
     def _run(
         self, window: Window, size: int, m: int, progress: Callable[[float], None]
     ) -> tuple[np.ndarray, Prepared, Ranking]:
-        clades = self._beyond is not None
+        clades = self.beyond is not None
         if clades and size != 1:
             raise ConfigError(f"size {size}: with clades a stretch has one typed site")
         self.settle(window)
-        prepared = prepare(window, self._threads, size, self._beyond)
+        prepared = prepare(window, self._threads, size, self.beyond)
         ranking = Ranking.of(*prepared.queries.observed.shape, size, min(m, window.panel.k), clades)
         model = prepared.model(self._share * self.ne, self.error_rate)
         return run_passes(prepared, model, self._threads, ranking, progress), prepared, ranking
@@ -111,7 +108,7 @@ class CladeCopying(LiStephens):
     """
 
     name = "clades"
-    _beyond = BEYOND
+    beyond = 30
 
 
 def copying_model(

@@ -96,7 +96,8 @@ def _hidden_loss(
     beyond: int | None,
     most: int,
 ) -> Callable[[float], float] | None:
-    """Error of hidden people at untyped rows, as a function of Ne; None where they do not stand for the targets."""
+    """Error of hidden people, ``most`` at most, at untyped rows as a function of Ne; None where they do not stand for
+    the targets."""
     people = window.panel.people
     if people < FOLDS:
         return None
