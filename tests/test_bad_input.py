@@ -395,7 +395,9 @@ def test_a_run_that_is_stopped_leaves_no_output(tmp_path, data, number):
     assert (process.returncode, left) == (128 + number, []), log
     errors = [line for line in log.split("\n") if line and not line.startswith(("I ", "W "))]
     word = "interrupted" if number == signal.SIGINT else "stopped"
-    assert errors == [f"npimpute: error: {word}; nothing was written"]
+    # Where kernels are being compiled, Python tells first of the callback that the signal ended.
+    assert errors[-1:] == [f"npimpute: error: {word}; nothing was written"]
+    assert len(errors) == 1 or errors[0].startswith("Exception ignored"), log
 
 
 def test_a_signal_that_loading_a_module_hides_ends_the_run_all_the_same(tmp_path):
