@@ -1,6 +1,5 @@
 """Messy but legal input: it must be imputed, and imputed well."""
 
-import os
 import warnings
 from dataclasses import replace
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from conftest import Vcf, impute, matrix, read_rows
 
-from npimpute.cli import main
 from npimpute.errors import ConfigError, InputError
 from npimpute.panel.panel import HEADER_BYTES, compile_panel, open_panel
 
@@ -113,21 +111,6 @@ def test_a_file_that_appeared_meanwhile_is_not_replaced(data, tmp_path, monkeypa
     with pytest.raises(InputError, match="exists already"):
         impute(data, out)
     assert out.read_text() == "theirs" and [path.name for path in tmp_path.iterdir()] == ["out.vcf.gz"]
-
-
-def test_kernels_find_a_place_where_none_can_be_kept(monkeypatch, capsys):
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    kept = []
-    monkeypatch.setattr(main.atexit, "register", lambda function, *args, **options: kept.append(args[0]))
-    main._keep_kernels()
-    assert os.environ["NUMBA_CACHE_DIR"] == kept[0] and os.path.isdir(kept[0])
-    assert "set NUMBA_CACHE_DIR" in capsys.readouterr().err
-    os.rmdir(kept[0])
-    monkeypatch.setattr(os, "access", lambda path, mode: True)
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
-    main._keep_kernels()
-    assert "NUMBA_CACHE_DIR" not in os.environ
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])

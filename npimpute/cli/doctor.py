@@ -12,16 +12,22 @@ PACKAGES = ("numpy", "numba", "cyvcf2", "pysam", "safetensors", "torch", "mamba-
 
 
 @click.command("doctor")
-def command():
+@click.option("--compile", "compile_", is_flag=True, help="First compile the kernels of run, which takes a minute.")
+def command(compile_):
     """Print what this machine will use: versions, cores, devices and kernels."""
     import torch
 
     from .. import __version__
     from ..scan.select import conv_backend, linear_backend, scan_backend
+    from .kernels import compile_kernels, place_of_kernels
+
+    if compile_:
+        compile_kernels()
 
     rows = [("npimpute", __version__), ("python", platform.python_version())]
     rows += [(name, _version(name)) for name in PACKAGES]
     rows.append(("cores", f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}"))
+    rows.append(("compiled kernels", place_of_kernels()))
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices.append("cuda")

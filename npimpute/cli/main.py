@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
 import click
 
 from .. import __version__
 from ..errors import NpimputeError
+from .kernels import keep_kernels
 from .options import LazyGroup
 
 _COMMANDS = {
@@ -66,20 +62,6 @@ def _stop_on(number: int, frame) -> None:
         raise _Stopped
 
 
-def _keep_kernels() -> None:
-    """Where neither the installation nor the user's cache can be written, kernels are compiled for this run only.
-
-    numba refuses to start then. The directory is this run's own: what lies in a shared one might be anybody's.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    existing = next(place for place in (cache, *cache.parents) if place.exists())
-    if "NUMBA_CACHE_DIR" in os.environ or os.access(Path(__file__).parents[1], os.W_OK) or os.access(existing, os.W_OK):
-        return
-    os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="npimpute-")
-    atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
-    print("W compiled kernels cannot be kept; set NUMBA_CACHE_DIR to a directory that can be written", file=sys.stderr)
-
-
 def main() -> None:
     """Runs the command line.
 
@@ -88,7 +70,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _stop_on)
-    _keep_kernels()
+    keep_kernels()
     try:
         try:
             cli(standalone_mode=False)
