@@ -116,7 +116,7 @@ def test_it_is_the_torch_network_where_the_copying_model_is_not_sure_and_that_el
     for part in (slice(starts[typed[0]]), slice(starts[typed[-1] + 1], None)):
         assert np.abs(expected - before)[:, part].max() > 0.01
     assert unsure.sum() > 100 and np.abs(expected - before).max() > 0.05 and not unsure[:, window.typed_rows()].any()
-    got = tested.correct(ready)
+    got = tested.correct(ready, ready.copying.p.copy())
     assert got.dtype == np.float32
     alone = ~unsure & (expected == before)  # not of a site that shares out
     np.testing.assert_array_equal(got[alone], before[alone])

@@ -136,6 +136,56 @@ def test_where_the_panel_holds_founders_the_targets_decide(monkeypatch, switch, 
     assert not 1 / 3 < estimate(window, None, None, 1, 1, beyond)[0] / true < 3
 
 
+class Predicted:
+    """A fit whose error and its standard error are known."""
+
+    def __init__(self, error, deviation):
+        self.useful, self._errors = np.ones(3, bool), (error, deviation)
+
+    def relative_errors(self, ne, err):
+        return self._errors
+
+
+@pytest.mark.parametrize(
+    ("hidden", "targets", "alike"),
+    [
+        ((3.1e-3, 1.3e-3), (0.9e-3, 0.4e-3), True),  # by chance: few of either are predicted badly
+        ((3.1e-3, 0.3e-3), (0.9e-3, 0.1e-3), False),
+        ((1.7e-3, 0.0), (0.9e-3, 0.0), True),
+        ((0.3, 0.02), (0.01, 0.01), False),
+    ],
+)
+def test_founders_are_told_by_more_than_chance(hidden, targets, alike):
+    assert parameters._alike(Predicted(*hidden), Predicted(*targets), 1e-3) == alike
+
+
+def test_errors_and_their_standard_error_are_those_over_haplotypes():
+    panel, others = family(0.01, s=400)
+    window = window_of(panel, others[:30], 4)
+    window.alleles[5, 3] = -1
+    fit = parameters._Fit(window, 1)
+    error = fit._miss(1e5, 1e-3) ** 2 / fit._variance[fit.useful]
+    found, deviation = fit.relative_errors(1e5, 1e-3)
+    assert found == pytest.approx(np.nanmean(error, axis=0).mean()) == fit.relative_error(1e5, 1e-3)
+    assert deviation == pytest.approx(np.nanmean(error, axis=1).std() / 30**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(("every", "people", "sites"), [(2, 62, 800), (1, 50, 1000), (8, 99, 200)])
+def test_the_more_sites_tell_of_ne_the_fewer_people_are_hidden(every, people, sites, monkeypatch):
+    rng = np.random.default_rng(6)
+    founders = (rng.random((40, 1600)) < 0.4).astype(np.int8)
+    panel = mosaics(rng, founders, 1980, 0.01)
+    hidden = []
+
+    def watched(part, who):
+        hidden.append((len(who), len(part.typed)))
+        return hide(part, who)
+
+    monkeypatch.setattr(parameters, "hide", watched)
+    estimate(window_of(panel, mosaics(rng, founders, 30, 0.01), every), None, 1e-3, 1, 1)
+    assert hidden == [(people, sites)]
+
+
 def test_what_is_given_stays():
     panel, others = family(0.01, s=400)
     window = wrong(window_of(panel, others[:30], 4), 0.03)

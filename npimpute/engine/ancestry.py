@@ -53,7 +53,7 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
         alleles = np.concatenate([window.elsewhere.alleles, alleles])
     frequency = np.array([np.count_nonzero(row) for row in codes]) / k
     sites = np.flatnonzero(np.minimum(frequency, 1 - frequency) >= LEAST_FREQUENT)
-    sites = sites[:: -(-len(sites) // MOST_SITES) or 1]
+    sites = sites[np.linspace(0, len(sites) - 1, min(len(sites), MOST_SITES)).round().astype(int)]
     first, own_first = first_haplotypes(window.panel.ploidy, k), first_haplotypes(window.ploidy, n)
     people = len(first) - 1
     if len(sites) < 2 or people < 2:

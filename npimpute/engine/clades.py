@@ -97,6 +97,8 @@ def _toggle(bits, flip, key, sums):
     """``key`` in or out of the sums of the row's haplotypes that carry its rarer allele."""
     for byte in range(len(bits)):
         value = bits[byte] ^ flip
+        if value == 0:
+            continue
         for bit in range(8):
             j = byte * 8 + bit
             if (value >> bit) & 1 and j < len(sums):

@@ -92,15 +92,17 @@ class NPSSMEngine:
         if len(window.typed) == 0:
             return self._copying.impute(window, progress)
         ready = self.ready(window, lambda share: progress(0.8 * share))
-        p = self.correct(ready)
+        p = self.correct(ready, ready.copying.p)
         progress(1.0)
         return p
 
     def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
         """What needs no weights. The window has a typed site."""
-        first, later = in_turn(progress, window.alleles.shape[1], self._calibrate)
-        copying = self._copying.copying(window, self._config.size, self._config.haplotypes, first)
-        known = self._self_impute(self._copying.impute, window, later).features()
+        self.settle(window)
+        # The panel first: what is imputed of it need not be held together with what is of the targets.
+        first, later = in_turn(progress, self._calibrate, window.alleles.shape[1])
+        known = self._self_impute(self._copying.impute, window, first).features()
+        copying = self._copying.copying(window, self._config.size, self._config.haplotypes, later)
         fraction = copying.prepared.queries.fraction
         untyped, bits = ~window.typed_rows(), window.panel.bits
         rows = Untyped(bits, *Places.of(copying), fraction, untyped, known)
@@ -108,9 +110,8 @@ class NPSSMEngine:
         sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
         return Ready(copying, rows, sites)
 
-    def correct(self, ready: Ready) -> np.ndarray:
-        """(n, r) float32, see ``Engine.impute``."""
-        p = ready.copying.p.copy()
+    def correct(self, ready: Ready, p: np.ndarray) -> np.ndarray:
+        """(n, r) float32, see ``Engine.impute``. p: that of the copying model, which is replaced."""
         n, w, _ = ready.copying.ranking.haplotypes.shape
         step = max(1, BATCH // w)
         with ThreadPoolExecutor(self._threads) as pool:

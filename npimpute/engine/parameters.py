@@ -23,8 +23,11 @@ NE_POWERS = 12  # how often Ne is doubled or halved at most, from the start
 # Where data hardly tell, Ne stays at the start: each doubling must pay this share of the error, squared.
 NE_PRIOR = 5e-4
 # Hidden are one in so many of the panel's people, and at most so many; imputed are the panel's sites between at most so
-# many typed sites in the middle of a window, fewer where there are more than so many sites, but LEAST_TYPED.
-FOLDS, MOST_PEOPLE, NE_TYPED, NE_SITES = 10, 100, 200, 8_000
+# many typed sites in the middle of a window, fewer where there are more than so many sites, but LEAST_TYPED. In a short
+# stretch Ne would be too small: what haplotypes share beyond its ends is not seen.
+FOLDS, MOST_PEOPLE, NE_TYPED, NE_SITES = 10, 100, 1_000, 40_000
+# Fewer people are hidden where they would have more typed sites in all, but LEAST_PEOPLE.
+NE_BUDGET, LEAST_PEOPLE = 50_000, 20
 # Few arrays have so many errors, but haplotypes are also left for reasons that the model does not know (recurrent
 # mutation, gene conversion), and rare variants are imputed better with at least this much.
 ERR_RANGE = (1e-3, 0.05)
@@ -34,9 +37,9 @@ EM_STEPS = 10  # at most; ends when a step changes less than a tenth
 TYPED, BUDGET, HAPLOTYPES = 1_000, 10**8, (30, 100)
 LEAST_TYPED, LEAST_ALLELES = 20, 500  # that vary in the panel; with less nothing is estimated
 # Hidden people stand for the targets unless, at that of these powers of 2 (times the start) where the targets' typed
-# alleles are predicted best, theirs are predicted with so many times the error: then the panel holds founders, and the
-# targets descend from them.
-ALIKE, ALIKE_POWERS = 2.0, (0, -3, -6)
+# alleles are predicted best, theirs are predicted with more than so many times the error, by so many standard errors:
+# then the panel holds founders, and the targets descend from them.
+ALIKE, ALIKE_POWERS, CERTAIN = 2.0, (0, -3, -6), 2.0
 
 
 def estimate(
@@ -102,22 +105,33 @@ def _hidden_loss(
     if people < FOLDS:
         return None
     part = middle(window, NE_TYPED, NE_SITES, LEAST_TYPED)
-    hidden, columns = hide(part, np.sort(rng.permutation(people)[: min(people // FOLDS, most)]))
+    number = min(people // FOLDS, most, max(LEAST_PEOPLE, NE_BUDGET // len(part.typed)))
+    hidden, columns = hide(part, np.sort(rng.permutation(people)[:number]))
     fit = _Fit(hidden, threads, beyond)
     share = part.panel.counts() / part.panel.k
     rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
     if not len(rows) or not _alike(fit, targets, err):
         return None
-    truth, deviation = part.panel.alleles(rows)[:, columns].T, np.sqrt(share * (1 - share))[rows]
-    return lambda ne: float(np.mean((fit.p(ne, err)[:, rows] - truth) ** 2 / deviation))
+    truth = part.panel.alleles(rows)[:, columns].T.astype(np.float32)
+    deviation = np.sqrt(share * (1 - share))[rows]
+
+    def loss(ne: float) -> float:
+        error = fit.p(ne, err)[:, rows]
+        error -= truth
+        return float(np.mean(np.mean(np.square(error, out=error), axis=0, dtype=np.float64) / deviation))
+
+    return loss
 
 
 def _alike(hidden: _Fit, targets: _Fit, err: float) -> bool:
     """Whether hidden people are predicted about as well as the targets."""
-    error, ne = min(
-        (targets.relative_error(START_NE * 2.0**power, err), START_NE * 2.0**power) for power in ALIKE_POWERS
+    (error, deviation), ne = min(
+        (targets.relative_errors(START_NE * 2.0**power, err), START_NE * 2.0**power) for power in ALIKE_POWERS
     )
-    return hidden.useful.any() and hidden.relative_error(ne, err) < ALIKE * error
+    if not hidden.useful.any():
+        return False
+    theirs, their_deviation = hidden.relative_errors(ne, err)
+    return theirs - ALIKE * error <= CERTAIN * math.hypot(their_deviation, ALIKE * deviation)
 
 
 class _Fit:
@@ -141,9 +155,15 @@ class _Fit:
         return 1 - observed_probability(self.p(ne, err), self._prepared.queries)[:, self.useful]
 
     def relative_error(self, ne: float, err: float) -> float:
-        """Mean over typed sites of squared error over the panel's allele variance."""
-        error = np.nanmean(self._miss(ne, err) ** 2, axis=0)
-        return float(np.mean(error / self._variance[self.useful]))
+        """Mean of squared error over the panel's allele variance at typed sites."""
+        return self.relative_errors(ne, err)[0]
+
+    def relative_errors(self, ne: float, err: float) -> tuple[float, float]:
+        """That, and its standard error over haplotypes."""
+        errors = self._miss(ne, err) ** 2 / self._variance[self.useful]
+        weight = np.count_nonzero(~np.isnan(errors), axis=0)
+        each = np.nansum(errors / weight, axis=1) * len(errors) / errors.shape[1]
+        return float(each.mean()), float(each.std() / math.sqrt(len(each)))
 
     def error_rate(self, ne: float, err: float) -> float:
         """Expected share of observed alleles that differ from the copied ones, by a few EM steps from ``err``."""

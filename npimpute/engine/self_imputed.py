@@ -82,10 +82,10 @@ def _logit(p: np.ndarray) -> np.ndarray:
 
 
 def in_turn(
-    progress: Callable[[float], None], targets: int, hidden: int
+    progress: Callable[[float], None], before: int, after: int
 ) -> tuple[Callable[[float], None], Callable[[float], None]]:
-    """Progress of imputing so many targets, and then so many hidden haplotypes, each from its own share."""
-    first = targets / (targets + hidden)
+    """Progress of imputing so many haplotypes, and then so many, each from its own share."""
+    first = before / (before + after)
     return lambda share: progress(first * share), lambda share: progress(first + (1 - first) * share)
 
 

@@ -316,7 +316,7 @@ class CopyingTask:
             before = compare((ready.copying.p for ready in self._ready), self._held_out)
             log.info("held-out people: r2 %.4f by copying alone", before["all"]["pooled"])
         engine = self._engine(tensors, reader)
-        found = compare((engine.correct(ready) for ready in self._ready), self._held_out)
+        found = compare((engine.correct(ready, ready.copying.p.copy()) for ready in self._ready), self._held_out)
         log.info("held-out people: r2 %.4f over %d alleles", found["all"]["pooled"], found["all"]["alleles"])
         return found
 
