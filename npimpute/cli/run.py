@@ -86,7 +86,7 @@ from .options import PATH, cores, progress
     type=float,
     default=20.0,
     show_default=True,
-    help="Length of a window, cM; shorter where a window would need more than about 1 GB.",
+    help="Length of a window, cM; shorter where its panel and dosages would need more than about 1 GB.",
 )
 @click.option("--flank", "flank_cm", type=float, default=2.0, show_default=True, help="Overlap on either side, cM.")
 @click.option("--threads", type=int, default=None, help="Threads; results do not depend on it.  [default: all cores]")
