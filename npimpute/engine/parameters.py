@@ -112,7 +112,8 @@ def _hidden_loss(
     rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
     if not len(rows) or not _alike(fit, targets, err):
         return None
-    truth = part.panel.alleles(rows)[:, columns].T.astype(np.float32)
+    # Of a large panel only these haplotypes are unpacked.
+    truth = (part.panel.bits[np.ix_(rows, columns >> 3)] >> (columns & 7).astype(np.uint8) & 1).T.astype(np.float32)
     deviation = np.sqrt(share * (1 - share))[rows]
 
     def loss(ne: float) -> float:
@@ -139,7 +140,7 @@ class _Fit:
 
     def __init__(self, window: Window, threads: int, beyond: int | None = None):
         self._prepared: Prepared = prepare(window, threads, beyond=beyond)
-        self._threads = threads
+        self._threads, self._tried = threads, None
         codes, observed = self._prepared.codes, self._prepared.queries.observed
         shares = [np.bincount(site) / len(site) for site in codes]
         self._variance = np.array([1 - (share**2).sum() for share in shares])
@@ -147,8 +148,10 @@ class _Fit:
         self.useful = (self._variance > 0) & (observed >= 0).any(axis=0)
 
     def p(self, ne: float, err: float) -> np.ndarray:
-        """See ``run_passes``."""
-        return run_passes(self._prepared, self._prepared.model(ne, err), self._threads)
+        """See ``run_passes``. The last is kept: who stands for the targets is asked at the first Ne that is tried."""
+        if self._tried != (ne, err):
+            self._tried, self._p = (ne, err), run_passes(self._prepared, self._prepared.model(ne, err), self._threads)
+        return self._p
 
     def _miss(self, ne: float, err: float) -> np.ndarray:
         """(n, useful sites) probability of another allele than the observed; NaN where missing."""
