@@ -144,8 +144,11 @@ class Haplotypes:
         """(s+1,) int64: rows row_start[i]:row_start[i+1] belong to site i."""
         return np.concatenate([[0], np.cumsum(self.sites.n_alt())])
 
-    def alleles(self, rows: slice | np.ndarray) -> np.ndarray:
-        """(rows, k) uint8: 1 where a haplotype carries the row's ALT allele."""
+    def alleles(self, rows: slice | np.ndarray, haplotypes: np.ndarray | None = None) -> np.ndarray:
+        """(rows, k) uint8: 1 where a haplotype carries the row's ALT allele. haplotypes: (h,) int64, of these alone."""
+        if haplotypes is not None:
+            rows = rows if isinstance(rows, slice) else rows[:, None]
+            return self.bits[rows, haplotypes >> 3] >> (haplotypes & 7).astype(np.uint8) & 1
         return np.unpackbits(self.bits[rows], axis=1, count=self.k, bitorder="little")
 
     def codes(self, sites: np.ndarray) -> np.ndarray:

@@ -50,6 +50,14 @@ def test_kernels_find_a_place_where_none_can_be_kept(none_kept, capsys):
         kernels.compile_kernels()
 
 
+def test_where_kernels_can_be_kept_nothing_is_set(monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "_can_be_written", lambda place: str(place).startswith(str(tmp_path)))
+    kernels.keep_kernels()
+    assert "NUMBA_CACHE_DIR" not in os.environ and not capsys.readouterr().err
+
+
 def test_a_place_is_one_where_a_file_can_be_made(tmp_path):
     (tmp_path / "file").touch()
     assert not kernels._can_be_written(tmp_path / "file" / "below")

@@ -101,3 +101,10 @@ def test_a_window_is_cut_short_when_it_would_need_too_much_memory(contig, monkey
     cuts = cut(contig, 100, 0.2)
     assert max(w.stop - w.start for w in cuts) <= 60 and len(cuts) >= 9
     assert sum(w.stop - w.start for w in cuts) == 500
+
+
+@pytest.mark.parametrize("rows", [slice(3, 90), np.array([7, 7, 2, 400])])
+def test_the_alleles_of_some_haplotypes_are_those_among_all(contig, rows):
+    panel = contig[0]
+    some = np.array([0, 9, 5, panel.k - 1])
+    np.testing.assert_array_equal(panel.alleles(rows, some), panel.alleles(rows)[:, some])

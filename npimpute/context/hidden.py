@@ -24,7 +24,7 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     _copy_bits(panel.bits, *_runs(kept), bits)
     alleles = np.zeros((len(window.typed), len(columns)), np.int8)
     for codes, site in zip(alleles, window.typed, strict=True):
-        carried = panel.alleles(slice(starts[site], starts[site + 1]))[:, columns]
+        carried = panel.alleles(slice(starts[site], starts[site + 1]), columns)
         codes[:] = (carried * np.arange(1, len(carried) + 1)[:, None]).sum(axis=0)
     left, own = (None, None) if panel.ploidy is None else (np.delete(panel.ploidy, people), panel.ploidy[people])
     hidden, out = Haplotypes(panel.sites, bits, len(kept), left), window.elsewhere

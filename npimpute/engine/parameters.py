@@ -67,7 +67,7 @@ def estimate(
     if ne is None:
         rng = np.random.default_rng([seed, 1])
         hidden = _hidden_loss(window, targets, err or START_ERR, threads, rng, beyond, people)
-        loss = hidden or (lambda x: targets.relative_error(x, found_err))
+        loss = hidden or (lambda x: targets.relative_error(x, found_err)[0])
         prior = lambda x: 1 + NE_PRIOR * math.log2(x / START_NE) ** 2  # noqa: E731
         found_ne = _minimise(lambda x: loss(x) * prior(x), START_NE)
         found_ne = float(f"{found_ne:.3g}")  # as logged, so that a run with the logged values is the same run
@@ -112,8 +112,7 @@ def _hidden_loss(
     rows = np.flatnonzero(~hidden.typed_rows() & (share > 0) & (share < 1))
     if not len(rows) or not _alike(fit, targets, err):
         return None
-    # Of a large panel only these haplotypes are unpacked.
-    truth = (part.panel.bits[np.ix_(rows, columns >> 3)] >> (columns & 7).astype(np.uint8) & 1).T.astype(np.float32)
+    truth = part.panel.alleles(rows, columns).T.astype(np.float32)
     deviation = np.sqrt(share * (1 - share))[rows]
 
     def loss(ne: float) -> float:
@@ -127,11 +126,11 @@ def _hidden_loss(
 def _alike(hidden: _Fit, targets: _Fit, err: float) -> bool:
     """Whether hidden people are predicted about as well as the targets."""
     (error, deviation), ne = min(
-        (targets.relative_errors(START_NE * 2.0**power, err), START_NE * 2.0**power) for power in ALIKE_POWERS
+        (targets.relative_error(START_NE * 2.0**power, err), START_NE * 2.0**power) for power in ALIKE_POWERS
     )
     if not hidden.useful.any():
         return False
-    theirs, their_deviation = hidden.relative_errors(ne, err)
+    theirs, their_deviation = hidden.relative_error(ne, err)
     return theirs - ALIKE * error <= CERTAIN * math.hypot(their_deviation, ALIKE * deviation)
 
 
@@ -157,12 +156,9 @@ class _Fit:
         """(n, useful sites) probability of another allele than the observed; NaN where missing."""
         return 1 - observed_probability(self.p(ne, err), self._prepared.queries)[:, self.useful]
 
-    def relative_error(self, ne: float, err: float) -> float:
-        """Mean of squared error over the panel's allele variance at typed sites."""
-        return self.relative_errors(ne, err)[0]
-
-    def relative_errors(self, ne: float, err: float) -> tuple[float, float]:
-        """That, and its standard error over haplotypes."""
+    def relative_error(self, ne: float, err: float) -> tuple[float, float]:
+        """Mean of squared error over the panel's allele variance at typed sites, and its standard error over
+        haplotypes."""
         errors = self._miss(ne, err) ** 2 / self._variance[self.useful]
         weight = np.count_nonzero(~np.isnan(errors), axis=0)
         each = np.nansum(errors / weight, axis=1) * len(errors) / errors.shape[1]
