@@ -13,6 +13,7 @@ from npimpute.context.windows import Window, _most_sites
 from npimpute.dosage import by_turns, stitch
 from npimpute.dosage.by_turns import Waiting, imputed
 from npimpute.engine import self_imputed
+from npimpute.engine.npssm import NPSSMEngine
 from npimpute.errors import InputError
 from npimpute.panel.align import Alignment
 from npimpute.types import Haplotypes, Sites
@@ -78,15 +79,21 @@ def test_turns_do_not_matter(request, tmp_path, monkeypatch, together, suffix, k
 @pytest.mark.parametrize("options", [{"engine": "npssm"}, {"engine": "clades"}, {"engine": "li-stephens"}], ids=str)
 def test_the_panel_is_hidden_once_a_window(small, tmp_path, monkeypatch, options):
     monkeypatch.setattr(windows, "TOGETHER", 3)
-    hidden, was = [], self_imputed.self_impute
+    hidden, judged, was, judges = [], [], self_imputed.self_impute, NPSSMEngine.judges
 
     def counted(impute, window, *rest):
         hidden.append((window.panel.sites.contig, int(window.panel.sites.pos[0])))
         return was(impute, window, *rest)
 
+    def counted_judges(engine, window, *rest):
+        judged.append((window.panel.sites.contig, int(window.panel.sites.pos[0])))
+        return judges(engine, window, *rest)
+
     monkeypatch.setattr(self_imputed, "self_impute", counted)
+    monkeypatch.setattr(NPSSMEngine, "judges", counted_judges)
     impute(small, tmp_path / "out.vcf", calibrate=12, core_cm=4.0, **options)
     assert len(hidden) == len(set(hidden)) > 3
+    assert len(judged) == len(set(judged)) == (len(hidden) if options["engine"] == "npssm" else 0)
 
 
 def test_many_targets_do_not_cut_windows_short():

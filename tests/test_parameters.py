@@ -64,7 +64,7 @@ def test_who_is_hidden_is_a_target_and_not_in_the_panel(k):
 @pytest.mark.parametrize("sites", [0, 1, 7, 50, 10**6])
 def test_the_middle_of_a_window(typed, sites, least):
     window, _ = make_window(np.random.default_rng(typed), s=160, every=4)
-    part = middle(window, typed, sites, least)
+    part, rows = middle(window, typed, sites, least)
     kept = np.searchsorted(window.panel.sites.pos, part.panel.sites.pos)
     starts, chosen = window.panel.row_start(), kept[part.typed]
     first, last = (int(np.searchsorted(window.typed, end)) for end in (chosen[0], chosen[-1]))
@@ -76,7 +76,9 @@ def test_the_middle_of_a_window(typed, sites, least):
     assert enough or len(chosen) == min(typed, least)
     if len(chosen) < min(typed, 40):  # as many as there is room for, or nearly
         assert sites and len(inside) * 8 / 7 + 8 > min(sites, len(inside))
-    rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in kept])
+    np.testing.assert_array_equal(
+        np.flatnonzero(rows), np.concatenate([np.arange(starts[i], starts[i + 1]) for i in kept])
+    )
     np.testing.assert_array_equal(part.panel.bits, window.panel.bits[rows])
     assert part.panel.k == 40 and part.panel.sites.alt == [window.panel.sites.alt[i] for i in kept]
     np.testing.assert_array_equal(part.panel.sites.pos, window.panel.sites.pos[kept])

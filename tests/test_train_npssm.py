@@ -293,7 +293,7 @@ def test_steps_that_do_harm_leave_no_model(panel, tmp_path):
             train(config, resume=resume)
         assert sorted(path.name for path in out.iterdir()) == sorted([METRICS, STATE])
         found = validations(out)
-        assert list(found) == [0, 1, 2] and max(found[1], found[2]) < found[0] - 0.01
+        assert list(found) == [0, 1, 2] and max(found[1], found[2]) < found[0]
     for name, usual in (("anew", {"init": None}), ("unjudged", {"hold_out": 0})):
         assert train(replace(config, out=tmp_path / name, **usual)) and weights(tmp_path / name)
 

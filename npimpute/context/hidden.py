@@ -55,11 +55,11 @@ def _copy_bits(bits, first, length, out):
                 at, to, left = at + n, to + n, left - n
 
 
-def middle(window: Window, typed: int, sites: int, least: int = 1) -> Window:
+def middle(window: Window, typed: int, sites: int, least: int = 1) -> tuple[Window, np.ndarray]:
     """The typed sites in the middle of a window (which has one), at most ``typed``, and the panel's sites between them.
 
     Fewer typed sites, but ``least``, where there are more than so many ``sites`` of the panel between them; with 0
-    sites typed ones alone. All of it is to be written.
+    sites typed ones alone. All of it is to be written. Returns it and which of the panel's rows (r,) bool it has.
     """
     number = min(typed, len(window.typed))
     while sites and number > least and np.ptp(window.typed[_middle(window, number)]) >= sites:
@@ -68,7 +68,7 @@ def middle(window: Window, typed: int, sites: int, least: int = 1) -> Window:
     take = np.arange(chosen[0], chosen[-1] + 1) if sites else chosen
     starts, panel = window.panel.row_start(), window.panel
     rows = np.repeat(np.isin(np.arange(len(panel.sites)), take), np.diff(starts))
-    return replace(
+    part = replace(
         window,
         panel=replace(panel, sites=panel.sites.take(take), bits=panel.bits[rows]),
         cm=window.cm[take],
@@ -77,6 +77,7 @@ def middle(window: Window, typed: int, sites: int, least: int = 1) -> Window:
         start=0,
         stop=len(take),
     )
+    return part, rows
 
 
 def _middle(window: Window, number: int) -> slice:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from ..context.hidden import hide, middle
 from ..context.windows import Window
+from . import stacking
 from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
-from .self_imputed import SelfImputing, in_turn
+from .self_imputed import FOLDS, Remembered, SelfImputed, SelfImputing, in_random_order, in_turn
+
+log = logging.getLogger(__name__)
 
 # Sequences of one batch; results do not depend on it.
 BATCH = 4096
@@ -42,20 +47,28 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as the copying model leaves it, and its rows. sites: (x, 2) int64, first row and the one after the last
-    of every untyped site."""
+    """A window as the copying model leaves it, and its rows, of which the network says all. classes: (r,) int64, see
+    ``stacking``. sites: (x, 2) int64, first row and the one after the last of every untyped site."""
 
     copying: Copying
     rows: Untyped
+    classes: np.ndarray
     sites: np.ndarray
+
+
+class Judges(NamedTuple):
+    """People of the panel who are hidden to tell how far the network is right. truth: (r, n) uint8, their alleles."""
+
+    ready: Ready
+    truth: np.ndarray
 
 
 class NPSSMEngine:
     """See ``base.Engine``. tensors: the network's weights by name; reader: the part before the read-out; copying: the
     model that is corrected.
 
-    calibrate: panel haplotypes to hide and impute, 0 for none. threads, seed: as for ``LiStephens``; seed also chooses
-    whom to hide.
+    calibrate: panel haplotypes to hide and impute, to learn of rows; 0 for none, and for no judges. threads, seed: as
+    for ``LiStephens``; seed also chooses whom to hide.
     """
 
     name = "npssm"
@@ -72,7 +85,7 @@ class NPSSMEngine:
     ):
         self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
         self._copying, self._calibrate, self._threads = copying, calibrate, threads
-        self._self_impute = SelfImputing(calibrate, seed)
+        self._self_impute, self._seed, self._taken = SelfImputing(calibrate, seed), seed, Remembered()
 
     @property
     def error_rate(self) -> float:
@@ -91,31 +104,67 @@ class NPSSMEngine:
         """See ``Engine.impute``."""
         if len(window.typed) == 0:
             return self._copying.impute(window, progress)
-        ready = self.ready(window, lambda share: progress(0.8 * share))
-        p = self.correct(ready, ready.copying.p)
+        # The panel first: what is imputed of it need not be held together with what is of the targets.
+        first, later = in_turn(lambda share: progress(0.8 * share), self._calibrate, window.alleles.shape[1])
+        taken = self._taken.of(window, lambda: self.taken(self.judges(window, first)))
+        ready = self.ready(window, later)
+        p = self.correct(ready, ready.copying.p, taken)
         progress(1.0)
         return p
 
-    def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
-        """What needs no weights. The window has a typed site."""
+    def judges(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Judges | None:
+        """None where nobody is hidden. Needs no weights. The window has a typed site."""
         self.settle(window)
-        # The panel first: what is imputed of it need not be held together with what is of the targets.
-        first, later = in_turn(progress, self._calibrate, window.alleles.shape[1])
-        known = self._self_impute(self._copying.impute, window, first).features()
-        copying = self._copying.copying(window, self._config.size, self._config.haplotypes, later)
-        fraction = copying.prepared.queries.fraction
-        untyped, bits = ~window.typed_rows(), window.panel.bits
-        rows = Untyped(bits, *Places.of(copying), fraction, untyped, known)
-        starts = window.panel.row_start()
-        sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
-        return Ready(copying, rows, sites)
+        number = self._apart(window)
+        if not number:
+            return None
+        known = self._known(window, progress).features()
+        part, rows = middle(window, stacking.TYPED, stacking.SITES)
+        people = np.sort(in_random_order(window.panel.people, self._seed)[:number])
+        hidden, columns = hide(part, people)
+        copying = self._copying.copying(hidden, self._config.size, self._config.haplotypes)
+        return Judges(self._with_rows(hidden, copying, known[rows]), part.panel.alleles(slice(None), columns))
 
-    def correct(self, ready: Ready, p: np.ndarray) -> np.ndarray:
-        """(n, r) float32, see ``Engine.impute``. p: that of the copying model, which is replaced."""
+    def taken(self, judges: Judges | None) -> np.ndarray | None:
+        """See ``stacking.shares``; None without judges, and then all is taken."""
+        if judges is None:
+            return None
+        copied = judges.ready.copying.p
+        found = stacking.shares(copied, self.correct(judges.ready, copied.copy()), judges.truth, judges.ready.classes)
+        log.info("of the network's corrections %s are taken (1, 2-3, 4-15 and more minor alleles)", np.round(found, 2))
+        return found
+
+    def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
+        """Needs no weights. The window has a typed site."""
+        self.settle(window)
+        known = self._known(window).features()
+        copying = self._copying.copying(window, self._config.size, self._config.haplotypes, progress)
+        return self._with_rows(window, copying, known)
+
+    def _apart(self, window: Window) -> int:
+        """How many people of the panel are judges. What is known of rows comes from others."""
+        people, k = window.panel.people, window.panel.k
+        return min(self._calibrate * people // k // stacking.JUDGES, people // FOLDS)
+
+    def _known(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> SelfImputed:
+        return self._self_impute(self._copying.impute, window, progress, self._apart(window))
+
+    def _with_rows(self, window: Window, copying: Copying, known: np.ndarray) -> Ready:
+        panel, starts = window.panel, window.panel.row_start()
+        fraction, untyped = copying.prepared.queries.fraction, ~window.typed_rows()
+        rows = Untyped(panel.bits, *Places.of(copying), fraction, untyped, known, np.ones(len(known), np.float32))
+        sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
+        return Ready(copying, rows, stacking.classes(panel.counts(), panel.k), sites)
+
+    def correct(self, ready: Ready, p: np.ndarray, taken: np.ndarray | None = None) -> np.ndarray:
+        """(n, r) float32, see ``Engine.impute``. p: that of the copying model, which is replaced. taken: see there."""
         n, w, _ = ready.copying.ranking.haplotypes.shape
-        step = max(1, BATCH // w)
+        if taken is not None:
+            # Of rows that do not vary there is nothing to tell, and copying is certain.
+            ready = ready._replace(rows=ready.rows._replace(share=taken[ready.classes].astype(np.float32)))
+        share = max(1, BATCH // w)
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(lambda first: self._correct(ready, p, first, min(first + step, n)), range(0, n, step)))
+            list(pool.map(lambda first: self._correct(ready, p, first, min(first + share, n)), range(0, n, share)))
         # Rows of one site were corrected apart.
         share_out(p, ready.sites)
         return p

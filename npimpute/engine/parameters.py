@@ -78,7 +78,7 @@ def estimate(
 
 def _sample(window: Window, rng: np.random.Generator) -> Window | None:
     """Typed sites alone and some of the targets; None if there are too few."""
-    part = middle(window, TYPED, 0)
+    part, _ = middle(window, TYPED, 0)
     count, k = part.panel.counts(), part.panel.k
     row_varies = (count > 0) & (count < k)
     varies = np.array([row_varies[a:b].any() for a, b in itertools.pairwise(part.panel.row_start())])
@@ -104,7 +104,7 @@ def _hidden_loss(
     people = window.panel.people
     if people < FOLDS:
         return None
-    part = middle(window, NE_TYPED, NE_SITES, LEAST_TYPED)
+    part, _ = middle(window, NE_TYPED, NE_SITES, LEAST_TYPED)
     number = min(people // FOLDS, most, max(LEAST_PEOPLE, NE_BUDGET // len(part.typed)))
     hidden, columns = hide(part, np.sort(rng.permutation(people)[:number]))
     fit = _Fit(hidden, threads, beyond)

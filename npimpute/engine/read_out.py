@@ -90,7 +90,8 @@ class Scratch(NamedTuple):
 
 class Untyped(NamedTuple):
     """Rows of a window. bits: as in ``Haplotypes``. stretch, left, right: as in ``Places``. fraction: (r,) float32 on
-    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``."""
+    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``. share: (r,)
+    float32, how much of the correction is taken."""
 
     bits: np.ndarray
     stretch: np.ndarray
@@ -99,6 +100,7 @@ class Untyped(NamedTuple):
     fraction: np.ndarray
     untyped: np.ndarray
     known: np.ndarray
+    share: np.ndarray
 
 
 def row_inputs(config: CopyingConfig) -> int:
@@ -151,7 +153,7 @@ def read(sequences: Sequences, weights: ReadWeights) -> tuple[np.ndarray, np.nda
 @in_order_inline
 def _gather(q, found, rows, sequences, after, before, p, work):
     """Fills ``there``, ``carries``, ``tokens`` and what the read-out sees of sites, of the rows ``found``."""
-    bits, stretch, all_left, all_right, fraction, _, known = rows
+    bits, stretch, all_left, all_right, fraction, _, known, _ = rows
     haplotypes, _, site, posterior, number = sequences
     m, n = haplotypes.shape[1], after.shape[3]
     for lane in range(LANES):
@@ -268,7 +270,7 @@ def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
 
 @in_order_kernel
 def _read_out(p, sequences, after, before, rows, weights, work):
-    work, untyped, found, n = Scratch(*work), rows[5], np.zeros(LANES, np.int64), 0
+    work, untyped, share, found, n = Scratch(*work), rows[5], rows[7], np.zeros(LANES, np.int64), 0
     w1, b1, w2, b2, w3, b3 = weights[5:]
     m, width = len(work.there), after.shape[3]
     for q in range(len(p)):
@@ -287,7 +289,8 @@ def _read_out(p, sequences, after, before, rows, weights, work):
                     total = total + load(work.h2, h) * spread(w3[h])
                 store(work.x, 0, spread(_ONE) / (spread(_ONE) + exp(spread(_ZERO) - total)))
                 for lane in range(n):
-                    p[q, found[lane]] = work.x[0, lane]
+                    copied, s = p[q, found[lane]], share[found[lane]]
+                    p[q, found[lane]] = copied + s * (work.x[0, lane] - copied)
                 n = 0
 
 

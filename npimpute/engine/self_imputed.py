@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -95,15 +96,18 @@ def self_impute(
     haplotypes: int,
     seed: int,
     progress: Callable[[float], None] = lambda share: None,
+    apart: int = 0,
 ) -> SelfImputed:
     """Hides some ``haplotypes`` of the window's panel by turns, both of a person together, and has them imputed.
 
-    Without a typed site, or with one person in the panel, or for no haplotypes, nobody is hidden.
+    apart: of these, the first so many people are not. Without a typed site, or with one person in the panel, or for no
+    haplotypes, nobody is.
     """
     sums = SelfImputed(len(window.panel.bits))
     if len(window.typed) == 0 or window.panel.people < 2 or haplotypes == 0:
         return sums
-    turns = _turns(window.panel.people, haplotypes * window.panel.people // window.panel.k, seed)
+    number = max(apart + 1, haplotypes * window.panel.people // window.panel.k)
+    turns = _turns(window.panel.people, in_random_order(window.panel.people, seed)[apart:number])
     for done, people in enumerate(turns, 1):
         part, columns = hide(window, people)
         sums.add(impute(part), window.panel.bits, columns)
@@ -111,28 +115,42 @@ def self_impute(
     return sums
 
 
+class Remembered:
+    """The last value of what depends on a window's panel and typed sites alone: its targets may come in parts."""
+
+    def __init__(self):
+        self._panel, self._typed, self._value = None, None, None
+
+    def of(self, window: Window, make: Callable[[], Any]) -> Any:
+        # A reference that does not keep a panel in memory that nobody else wants.
+        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
+            self._value = make()
+            self._panel, self._typed = weakref.ref(window.panel), window.typed
+        return self._value
+
+
 class SelfImputing:
-    """``self_impute`` of so many ``haplotypes``, which remembers the last window: its targets may come in parts."""
+    """``self_impute`` of so many ``haplotypes``, which remembers the last window."""
 
     def __init__(self, haplotypes: int, seed: int):
-        self._haplotypes, self._seed = haplotypes, seed
-        self._panel, self._typed, self._sums = None, None, None
+        self._haplotypes, self._seed, self._last = haplotypes, seed, Remembered()
 
     def __call__(
         self,
         impute: Callable[[Window], np.ndarray],
         window: Window,
         progress: Callable[[float], None] = lambda share: None,
+        apart: int = 0,
     ) -> SelfImputed:
-        # A reference that does not keep a panel in memory that nobody else wants.
-        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
-            self._sums = self_impute(impute, window, self._haplotypes, self._seed, progress)
-            self._panel, self._typed = weakref.ref(window.panel), window.typed
-        return self._sums
+        return self._last.of(window, lambda: self_impute(impute, window, self._haplotypes, self._seed, progress, apart))
 
 
-def _turns(people: int, hidden: int, seed: int) -> list[np.ndarray]:
-    """Which people (int64, increasing) are hidden in each turn."""
-    chosen = np.random.default_rng(seed).permutation(people)[: max(1, hidden)]
+def in_random_order(people: int, seed: int) -> np.ndarray:
+    """The panel's people, (people,) int64."""
+    return np.random.default_rng(seed).permutation(people)
+
+
+def _turns(people: int, chosen: np.ndarray) -> list[np.ndarray]:
+    """Which of so many people (int64, increasing) are hidden in each turn, of those who are chosen."""
     at_once = max(1, min(people // FOLDS, MOST_HIDDEN))
     return [np.sort(chosen[first : first + at_once]) for first in range(0, len(chosen), at_once)]

@@ -24,7 +24,7 @@ from ..engine.checkpoint import save_model
 from ..engine.copying import CERTAIN, Copying, CopyingConfig, Places, sequences
 from ..engine.copying_network import CopyingNetwork, Rows, WithLayers
 from ..engine.li_stephens import copying_model
-from ..engine.npssm import NPSSMEngine, Reader, Ready, WithoutLayers
+from ..engine.npssm import Judges, NPSSMEngine, Reader, Ready, WithoutLayers
 from ..engine.parameters import START_NE
 from ..engine.self_imputed import self_impute
 from ..errors import ConfigError
@@ -288,7 +288,7 @@ class CopyingTask:
     ):
         self.network, self._config, self._source, self._device = network, config, source, device
         self._held_out, self._threads = held_out, threads
-        self._ready: list[Ready] = []
+        self._ready: list[tuple[Ready, Judges | None]] = []
 
     def draw(self, rng: np.random.Generator, count: int) -> Batch:
         return self._source.draw(rng, count)
@@ -312,11 +312,16 @@ class CopyingTask:
         else:
             reader = WithoutLayers(tensors)
         if not self._ready:
-            self._ready = [self._engine(tensors, reader).ready(part.window) for part in self._held_out]
-            before = compare((ready.copying.p for ready in self._ready), self._held_out)
+            for part in self._held_out:
+                engine = self._engine(tensors, reader)
+                self._ready.append((engine.ready(part.window), engine.judges(part.window)))
+            before = compare((ready.copying.p for ready, _ in self._ready), self._held_out)
             log.info("held-out people: r2 %.4f by copying alone", before["all"]["pooled"])
         engine = self._engine(tensors, reader)
-        found = compare((engine.correct(ready, ready.copying.p.copy()) for ready in self._ready), self._held_out)
+        corrected = (
+            engine.correct(ready, ready.copying.p.copy(), engine.taken(judges)) for ready, judges in self._ready
+        )
+        found = compare(corrected, self._held_out)
         log.info("held-out people: r2 %.4f over %d alleles", found["all"]["pooled"], found["all"]["alleles"])
         return found
 
