@@ -8,7 +8,7 @@ from npimpute.context.hidden import hide, middle
 from npimpute.engine import npssm, self_imputed, stacking
 from npimpute.engine.li_stephens import copying_model
 from npimpute.engine.self_imputed import self_impute
-from npimpute.engine.stacking import CLASSES, PRIOR, classes, shares
+from npimpute.engine.stacking import CLASSES, classes, shares
 
 ALL = (0, 2, 4, 16)
 
@@ -31,38 +31,61 @@ def made_up(rng, n=30, r=400):
     return copied, corrected, truth, group
 
 
-def penalised(share, prior, copied, corrected, truth, rows):
-    """What a share makes of squared errors, and how far it is from what was expected of it."""
+def squared_error(share, copied, corrected, truth, rows):
     p = copied[:, rows] + share * (corrected[:, rows] - copied[:, rows])
-    return ((truth[rows].T - p) ** 2).sum() + PRIOR * (share - prior) ** 2
+    return ((truth[rows].T - p) ** 2).sum()
+
+
+def drawn(copied, corrected, truth, rows, expected):
+    """The share of some rows, by trying all, and how sure it is, by leaving every haplotype out."""
+    grid = np.linspace(-3, 6, 9001)
+    found = grid[np.argmin([squared_error(share, copied, corrected, truth, rows) for share in grid])]
+    correction = (corrected - copied)[:, rows].astype(float)
+    error = truth[rows].T - copied[:, rows] - found * correction
+    total = (correction**2).sum()
+    variance = max(sum(float(a @ b) ** 2 for a, b in zip(correction, error, strict=True)) / total**2, 0.25 / total)
+    away = found - expected
+    return expected + away * max(0, 1 - 3 * variance / away**2), away**2 > 3 * variance
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("better", [-0.4, 0.0, 0.3, 0.8, 1.5])
-def test_a_share_is_what_errs_least(seed, better):
-    rng = np.random.default_rng(seed)
-    copied, corrected, truth, group = made_up(rng)
+def test_a_share_is_what_errs_least_where_that_is_clear(seed, better):
+    copied, corrected, truth, group = made_up(rng := np.random.default_rng(seed))
     # Of the correction so much is right.
-    corrected = (copied + (truth.T - copied) * better * (corrected != copied)).astype(np.float32)
-    corrected += rng.normal(0, 0.2, corrected.shape).astype(np.float32) * (corrected != copied)
-    found = shares(copied, corrected, truth, group)
-    data, grid = (copied, corrected, truth), np.linspace(-2, 6, 8001)
-    of_all = grid[np.argmin([penalised(share, 1, *data, group >= 0) for share in grid])]
-    for i in range(len(CLASSES)):
-        best = grid[np.argmin([penalised(share, of_all, *data, group == i) for share in grid])]
-        assert found[i] == pytest.approx(np.clip(best, 0, 1), abs=2e-3)
+    differs = corrected != copied
+    corrected = (copied + ((truth.T - copied) * better + rng.normal(0, 0.2, copied.shape)) * differs).astype(np.float32)
+    data = copied, corrected, truth
+    of_all, _ = drawn(*data, group >= 0, 1.0)
+    for i, found in enumerate(shares(*data, group)):
+        assert found == pytest.approx(np.clip(drawn(*data, group == i, of_all)[0], 0, 1), abs=5e-3)
+
+
+def test_what_is_not_clear_is_what_was_expected():
+    copied, corrected, truth, group = made_up(rng := np.random.default_rng(5))
+    noise = rng.normal(0, 0.1, copied.shape)
+    few = np.flatnonzero(group == 1)[:2]
+    corrected = copied + ((truth.T - copied) * 2.5 + noise) * (group != 1)
+    corrected[:, few] += noise[:, few]
+    corrected = corrected.astype(np.float32)
+    of_all, clear = drawn(copied, corrected, truth, group >= 0, 1.0)
+    assert clear and 0.2 < of_all < 0.6
+    assert not drawn(copied, corrected, truth, group == 1, of_all)[1]
+    assert shares(copied, corrected, truth, group)[1] == pytest.approx(of_all, abs=1e-3)
+    # Neither here nor there.
+    np.testing.assert_array_equal(
+        shares(copied[:2], corrected[:2], truth[:, :2], np.where(group == 1, 1, -1)), np.ones(4)
+    )
 
 
 def test_without_a_difference_all_is_taken_and_a_class_without_one_is_as_all():
-    copied, corrected, truth, group = made_up(np.random.default_rng(5))
+    copied, _, truth, group = made_up(np.random.default_rng(5))
+    corrected = (copied + (0.4 * truth.T - 0.3 * copied)).astype(np.float32)
     np.testing.assert_array_equal(shares(copied, copied, truth, group), np.ones(len(CLASSES)))
     np.testing.assert_array_equal(shares(copied, corrected, truth, np.full(len(group), -1)), np.ones(len(CLASSES)))
-    corrected = (copied + (0.4 * truth.T - 0.3 * copied)).astype(np.float32)
     lacking = np.where(group == 2, -1, group)
-    found = shares(copied, corrected, truth, lacking)
-    correction, error = ((x - copied)[:, lacking >= 0].astype(float) for x in (corrected, truth.T))
-    of_all = ((correction * error).sum() + PRIOR) / ((correction**2).sum() + PRIOR)
-    assert found[2] == pytest.approx(np.clip(of_all, 0, 1), rel=1e-5)
+    of_all, _ = drawn(copied, corrected, truth, lacking >= 0, 1.0)
+    assert shares(copied, corrected, truth, lacking)[2] == pytest.approx(np.clip(of_all, 0, 1), abs=2e-3)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -74,8 +97,8 @@ def test_judges_are_hidden_people_who_teach_nothing_of_rows(seed, monkeypatch):
     tested = engine(made, 80, seed=seed)
     judges = tested.judges(window)
     (people,), others = hidden, np.concatenate(taught)
-    # Forty people are hidden, of whom a fourth are judges.
-    assert len(people) == 10 and len(others) == 30 and len(np.unique(np.concatenate([people, others]))) == 40
+    # Forty people are hidden, and for four of them there is a judge.
+    assert len(people) == 10 and len(others) == 40 and len(np.unique(np.concatenate([people, others]))) == 50
     starts, columns = window.panel.row_start(), window.panel.haplotypes_of(people)
     rows = slice(starts[window.typed[0]], starts[window.typed[-1] + 1])
     np.testing.assert_array_equal(judges.truth, window.panel.alleles(rows, columns))
@@ -130,7 +153,7 @@ def test_a_network_that_knows_nothing_does_little_harm(noise):
 def test_where_nobody_can_be_spared_all_is_taken():
     window, made = window_of(k=18), make_network()
     assert engine(made, 400).judges(window) is None and engine(made, 0).judges(window_of(k=300)) is None
-    assert engine(made, 7).judges(window_of(k=300)) is None  # three people, of whom none is a fourth
+    assert engine(made, 7).judges(window_of(k=300)) is None  # three people are no four
     assert engine(made, 400).judges(window_of(k=20)).truth.shape[1] == 2
     tested = engine(made, 400)
     ready = tested.ready(window)

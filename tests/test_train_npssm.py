@@ -270,7 +270,7 @@ def test_validation_is_what_the_engine_with_the_saved_weights_gives(config, pane
         run = RunConfig(panel, panel, tmp_path / "out.vcf", engine="npssm", model=tmp_path, device="cpu", threads=1)
         np.testing.assert_equal(found, validate(make_engine(run), held))
         seen.append(found["all"]["pooled"])
-    assert np.abs(np.diff(seen)).min() > 1e-3 and "0.2-0.5" in found
+    assert len(set(seen)) == 3 and "0.2-0.5" in found
 
 
 def test_a_run_resumed_after_every_step_is_the_run_in_one_go(panel, tmp_path):

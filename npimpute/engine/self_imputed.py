@@ -100,14 +100,14 @@ def self_impute(
 ) -> SelfImputed:
     """Hides some ``haplotypes`` of the window's panel by turns, both of a person together, and has them imputed.
 
-    apart: of these, the first so many people are not. Without a typed site, or with one person in the panel, or for no
-    haplotypes, nobody is.
+    apart: the first so many people ``in_random_order`` are not. Without a typed site, or with one person in the panel,
+    or for no haplotypes, nobody is.
     """
     sums = SelfImputed(len(window.panel.bits))
     if len(window.typed) == 0 or window.panel.people < 2 or haplotypes == 0:
         return sums
-    number = max(apart + 1, haplotypes * window.panel.people // window.panel.k)
-    turns = _turns(window.panel.people, in_random_order(window.panel.people, seed)[apart:number])
+    number = max(1, haplotypes * window.panel.people // window.panel.k)
+    turns = _turns(window.panel.people, in_random_order(window.panel.people, seed)[apart:][:number])
     for done, people in enumerate(turns, 1):
         part, columns = hide(window, people)
         sums.add(impute(part), window.panel.bits, columns)
