@@ -131,7 +131,7 @@ class NPSSMEngine:
             return None
         copied = judges.ready.copying.p
         found = stacking.shares(copied, self.correct(judges.ready, copied.copy()), judges.truth, judges.ready.classes)
-        log.info("of the network's corrections %s are taken (1, 2-3, 4-15 and more minor alleles)", np.round(found, 2))
+        log.info("npssm: %.2f, %.2f, %.2f, %.2f of the corrections (1, 2-3, 4-15, 16 and more minor alleles)", *found)
         return found
 
     def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
