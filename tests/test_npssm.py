@@ -13,7 +13,7 @@ from test_blocks import dense
 from test_engine import make_window
 
 from npimpute.config import RunConfig
-from npimpute.engine import npssm
+from npimpute.engine import npssm, stacking
 from npimpute.engine.base import share_out
 from npimpute.engine.checkpoint import load_model, save_model
 from npimpute.engine.copying import CERTAIN, CopyingConfig, Places
@@ -161,6 +161,7 @@ def test_without_typed_sites_the_panel_frequencies():
 @pytest.mark.parametrize("hidden", [20, 6], ids=["judged", "all taken"])
 def test_the_same_bytes_for_any_threads_batch_order_and_company_of_targets(hidden, kind, monkeypatch):
     made = make_network(noise=0.1 if hidden == 20 else 0.3, **kind)  # of what is worse judges take nothing
+    monkeypatch.setattr(stacking, "LEAST", 1)
     window = replace(window_of(1, n=14), ploidy=np.ones(14, np.int8))
     whole = engine(made, hidden).impute(window)
     moved = np.abs(whole - copying_model(made.config, NE, ERR).impute(window)).max()
@@ -192,7 +193,7 @@ def test_nor_does_a_network_with_layers(monkeypatch):
 def test_what_is_told_of_rows_is_what_hidden_people_tell_and_matters():
     window, made = window_of(3), make_network()
     for seed in (1, 2):
-        known = self_impute(copying_model(made.config, NE, ERR).impute, window, 20, seed, apart=2).features()
+        known = self_impute(copying_model(made.config, NE, ERR).impute, window, 20, seed).features()
         np.testing.assert_array_equal(engine(made, 20, seed=seed).ready(window).rows.known, known)
     one, other, none = (engine(made, hidden, 1, seed).impute(window) for hidden, seed in ((20, 1), (20, 2), (0, 1)))
     np.testing.assert_array_equal(engine(made, 0, seed=2).impute(window), none)
@@ -233,6 +234,16 @@ def test_where_nobody_is_hidden_nothing_is_told():
         assert features.shape == (len(part.panel.bits), 6) and not features.any()
     p = engine(make_network(), calibrate=20).impute(window_of(k=2))
     assert np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1 + 1e-6
+
+
+def test_that_nothing_could_be_estimated_is_told_once(caplog):
+    window = window_of()
+    few = replace(window, typed=window.typed[:1], alleles=window.alleles[:1])
+    caplog.set_level("INFO")
+    engine(make_network(), calibrate=20, ne=None, err=None).impute(few)
+    assert [m for m in caplog.messages if "too few typed alleles" in m] == [
+        "Ne 1e+05, error rate 0.001 (too few typed alleles to estimate from)"
+    ]
 
 
 # Models on disk, and options

@@ -151,10 +151,11 @@ def test_a_network_that_knows_nothing_does_little_harm(noise):
 
 
 def test_where_nobody_can_be_spared_all_is_taken():
-    window, made = window_of(k=18), make_network()
+    window, made = window_of(k=198), make_network()
     assert engine(made, 400).judges(window) is None and engine(made, 0).judges(window_of(k=300)) is None
-    assert engine(made, 7).judges(window_of(k=300)) is None  # three people are no four
-    assert engine(made, 400).judges(window_of(k=20)).truth.shape[1] == 2
+    assert engine(made, 79).judges(window_of(k=300)) is None  # 39 people are less than four for each of ten
+    assert engine(made, 80).judges(window_of(k=300)).truth.shape[1] == 20
+    assert engine(made, 400).judges(window_of(k=200)).truth.shape[1] == 20
     tested = engine(made, 400)
     ready = tested.ready(window)
     assert tested.taken(None) is None
@@ -162,10 +163,10 @@ def test_where_nobody_can_be_spared_all_is_taken():
 
 
 def test_judges_see_the_middle_of_a_long_window(monkeypatch):
-    window, made = window_of(4, s=200, k=100, every=3), make_network()
+    window, made = window_of(4, s=200, k=200, every=3), make_network()
     monkeypatch.setattr(stacking, "TYPED", 21)
     part, rows = middle(window, 21, stacking.SITES)
-    judges = engine(made, 40).judges(window)
-    assert judges.ready.copying.p.shape == (2 * 5, rows.sum()) and rows.sum() == len(part.panel.bits) < len(rows) / 2
+    judges = engine(made, 80).judges(window)
+    assert judges.ready.copying.p.shape == (2 * 10, rows.sum()) and rows.sum() == len(part.panel.bits) < len(rows) / 2
     assert judges.ready.copying.prepared.queries.observed.shape[1] == 21
-    np.testing.assert_array_equal(judges.ready.rows.known, engine(made, 40).ready(window).rows.known[rows])
+    np.testing.assert_array_equal(judges.ready.rows.known, engine(made, 80).ready(window).rows.known[rows])

@@ -48,6 +48,7 @@ class LiStephens:
             raise ConfigError(f"--ne {ne}: the effective population size must be a positive number")
         check_error_rate(err)
         self._ne, self._err, self._threads, self._seed, self._share = ne, err, threads, seed, share
+        self._told = ""
 
     @property
     def error_rate(self) -> float:
@@ -67,7 +68,10 @@ class LiStephens:
         if self._ne is None or self._err is None:
             self._ne, self._err = self.estimate(window)
             how = "too few typed alleles to estimate from" if None in (self._ne, self._err) else "estimated"
-            log.info("Ne %.3g, error rate %.3g (%s)", self.ne, self.error_rate, how)
+            # Without an estimate every window is asked anew, those with hidden people too.
+            if (told := f"Ne {self.ne:.3g}, error rate {self.error_rate:.3g} ({how})") != self._told:
+                log.info(told)
+                self._told = told
 
     def estimate(self, window: Window, people: int = MOST_PEOPLE) -> tuple[float | None, float | None]:
         """Ne and err, see ``parameters.estimate``."""

@@ -131,7 +131,10 @@ class NPSSMEngine:
             return None
         copied = judges.ready.copying.p
         found = stacking.shares(copied, self.correct(judges.ready, copied.copy()), judges.truth, judges.ready.classes)
-        log.info("npssm: %.2f, %.2f, %.2f, %.2f of the corrections (1, 2-3, 4-15, 16 and more minor alleles)", *found)
+        log.info(
+            "npssm: %.2f, %.2f, %.2f and %.2f of the network's corrections are taken where 1, 2-3, 4-15 and more panel "
+            "haplotypes carry the rarer allele", *found
+        )  # fmt: skip
         return found
 
     def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
@@ -144,7 +147,8 @@ class NPSSMEngine:
     def _apart(self, window: Window) -> int:
         """How many people of the panel are judges. What is known of rows comes from others."""
         people, k = window.panel.people, window.panel.k
-        return min(self._calibrate * people // k // stacking.JUDGES, people // FOLDS)
+        judges = min(self._calibrate * people // k // stacking.PEOPLE_A_JUDGE, people // FOLDS)
+        return judges if judges >= stacking.LEAST else 0
 
     def _known(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> SelfImputed:
         return self._self_impute(self._copying.impute, window, progress, self._apart(window))

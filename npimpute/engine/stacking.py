@@ -14,9 +14,10 @@ import numpy as np
 
 # Copies of the rarer allele from which on rows have a share of their own.
 CLASSES = np.array([0, 2, 4, 16])
-# For so many people who are hidden to learn of rows there is one judge. Judges are imputed at the panel's sites between
-# so many typed ones in the middle of a window, fewer where there are more than so many sites.
-JUDGES, TYPED, SITES = 4, 1_000, 40_000
+# For so many people who are hidden to learn of rows there is one judge; fewer judges than LEAST tell too little of how
+# sure they are. They are imputed at the panel's sites between so many typed ones in the middle of a window, fewer where
+# there are more than so many sites.
+PEOPLE_A_JUDGE, LEAST, TYPED, SITES = 4, 10, 1_000, 40_000
 # What is found is drawn towards what was expected (all of it; of a class, what is found of all) by so many times its
 # variance, which is at least that of independent alleles.
 DOUBT, VARIANCE = 3.0, 0.25
