@@ -9,7 +9,7 @@ from test_engine import make_window
 from npimpute.context.hidden import hide
 from npimpute.context.windows import Elsewhere, Window
 from npimpute.engine import ancestry
-from npimpute.engine.ancestry import ANYONE, find_ancestry
+from npimpute.engine.ancestry import ANYONE, DIMENSIONS, _components, find_ancestry
 from npimpute.engine.li_stephens import CladeCopying
 from npimpute.types import Haplotypes, Sites
 
@@ -145,3 +145,22 @@ def test_with_ancestry_a_target_goes_on_with_its_own_population(monkeypatch):
         monkeypatch.setattr(ancestry, "ANYONE", anyone)
         wrong.append(np.abs(CladeCopying(1e5, 1e-3).impute(window)[:, -1] - own).mean())
     assert wrong[1] < 0.6 * wrong[0]
+
+
+@pytest.mark.parametrize("people", [40, 59, 60, 300])
+def test_components_are_those_of_the_singular_value_decomposition(people):
+    rng = np.random.default_rng(people)
+    panel = (rng.normal(size=(60, 20)) @ (0.8 ** np.arange(20)[:, None] * rng.normal(size=(20, people)))).astype(
+        np.float32
+    )
+    values, axes = _components(panel)
+    left, lengths, _ = np.linalg.svd(panel.astype(float), full_matrices=False)
+    assert axes.shape == (60, DIMENSIONS) and axes.dtype == np.float32
+    assert values.sum() == pytest.approx((lengths**2).sum(), rel=1e-5)
+    assert (values**2).sum() == pytest.approx((lengths**4).sum(), rel=1e-5)
+    np.testing.assert_allclose(np.abs((axes * left[:, :DIMENSIONS]).sum(axis=0)), 1, atol=1e-3)
+    # Of people who are all alike but one, two components are more than errors of rounding.
+    panel = np.tile(panel[:, :1], 8)
+    panel[:, 0] += 1
+    few = _components(panel)[1]
+    assert few.shape == (60, 8) and (np.linalg.norm(few, axis=0) > 0.5).sum() == 2

@@ -19,6 +19,8 @@ from .lanes import LANES, exp, load, spread, store
 
 # Principal components, of so many typed sites at most, of alleles that are this frequent at least.
 DIMENSIONS, MOST_SITES, LEAST_FREQUENT = 16, 600, 0.02
+# Components of less than so much of the longest's length are errors of rounding.
+LEAST_LENGTH = 1e-3
 # One person in so many tells how much of a component is ancestry: it is not for them that it was chosen.
 FRESH = 4
 # The squared distance a site, between true places, within which people are alike; and as it were so many independent
@@ -62,8 +64,7 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
     deviation = np.sqrt(f * (1 - f))
     panel = (_of_people((codes[sites] > 0).view(np.uint8), first) - f) / deviation
     fresh = np.arange(people) % FRESH == 1
-    values, axes = np.linalg.eigh((panel[:, ~fresh] @ panel[:, ~fresh].T).astype(np.float64))
-    axes = np.ascontiguousarray(axes[:, : -DIMENSIONS - 1 : -1].astype(np.float32))
+    values, axes = _components(panel[:, ~fresh])
     half = len(sites) // 2
     left, right = panel[:half].T @ axes[:half], panel[half:].T @ axes[half:]
     near, alleles = left + right, alleles[sites]
@@ -75,6 +76,19 @@ def find_ancestry(window: Window, codes: np.ndarray) -> Ancestry:
     near, place = ((people * scale)[:, found].astype(np.float32) for people in (near, place))
     near, place = np.repeat(near, np.diff(first), axis=0), np.repeat(place, np.diff(own_first), axis=0)
     return Ancestry(near, place, np.float32(ANYONE if found.any() else 1))
+
+
+def _components(panel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues of panel panel', all but zeros, and the eigenvectors (t, d) float32 of the largest. panel: (t, p)."""
+    few = panel.shape[1] < panel.shape[0]  # then the smaller matrix has the same eigenvalues, but zeros
+    values, vectors = np.linalg.eigh((panel.T @ panel if few else panel @ panel.T).astype(np.float64))
+    largest = slice(None, -DIMENSIONS - 1, -1)
+    axes = vectors[:, largest]
+    if few:
+        length = np.sqrt(np.maximum(values[largest], 0))
+        told = length > LEAST_LENGTH * length.max(initial=0)
+        axes = panel @ np.where(told, axes / np.where(told, length, 1), 0)
+    return values, np.ascontiguousarray(axes.astype(np.float32))
 
 
 def _of_people(haplotypes: np.ndarray, first: np.ndarray) -> np.ndarray:
