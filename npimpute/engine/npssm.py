@@ -47,8 +47,8 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as the copying model leaves it, and its rows, of which the network says all. classes: (r,) int64, see
-    ``stacking``. sites: (x, 2) int64, first row and the one after the last of every untyped site."""
+    """A window as the copying model leaves it, and its rows, whose shares are 1. classes: (r,) int64, see ``stacking``.
+    sites: (x, 2) int64, first row and the one after the last of every untyped site."""
 
     copying: Copying
     rows: Untyped
@@ -113,7 +113,7 @@ class NPSSMEngine:
         return p
 
     def judges(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Judges | None:
-        """None where nobody is hidden. Needs no weights. The window has a typed site."""
+        """None where there are too few. Needs no weights. The window has a typed site."""
         self.settle(window)
         number = self._apart(window)
         if not number:
@@ -166,9 +166,9 @@ class NPSSMEngine:
         if taken is not None:
             # Of rows that do not vary there is nothing to tell, and copying is certain.
             ready = ready._replace(rows=ready.rows._replace(share=taken[ready.classes].astype(np.float32)))
-        share = max(1, BATCH // w)
+        step = max(1, BATCH // w)
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(lambda first: self._correct(ready, p, first, min(first + share, n)), range(0, n, share)))
+            list(pool.map(lambda first: self._correct(ready, p, first, min(first + step, n)), range(0, n, step)))
         # Rows of one site were corrected apart.
         share_out(p, ready.sites)
         return p
