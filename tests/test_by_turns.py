@@ -12,8 +12,9 @@ from npimpute.context import windows
 from npimpute.context.windows import Window, _most_sites
 from npimpute.dosage import by_turns, stitch
 from npimpute.dosage.by_turns import Waiting, imputed
-from npimpute.engine import self_imputed
+from npimpute.engine import calibrated, npssm
 from npimpute.engine.npssm import NPSSMEngine
+from npimpute.engine.self_imputed import self_impute
 from npimpute.errors import InputError
 from npimpute.panel.align import Alignment
 from npimpute.types import Haplotypes, Sites
@@ -79,7 +80,7 @@ def test_turns_do_not_matter(request, tmp_path, monkeypatch, together, suffix, k
 @pytest.mark.parametrize("options", [{"engine": "npssm"}, {"engine": "clades"}, {"engine": "li-stephens"}], ids=str)
 def test_the_panel_is_hidden_once_a_window(small, tmp_path, monkeypatch, options):
     monkeypatch.setattr(windows, "TOGETHER", 3)
-    hidden, judged, was, judges = [], [], self_imputed.self_impute, NPSSMEngine.judges
+    hidden, judged, was, judges = [], [], self_impute, NPSSMEngine.judges
 
     def counted(impute, window, *rest):
         hidden.append((window.panel.sites.contig, int(window.panel.sites.pos[0])))
@@ -89,7 +90,8 @@ def test_the_panel_is_hidden_once_a_window(small, tmp_path, monkeypatch, options
         judged.append((window.panel.sites.contig, int(window.panel.sites.pos[0])))
         return judges(engine, window, *rest)
 
-    monkeypatch.setattr(self_imputed, "self_impute", counted)
+    for module in (npssm, calibrated):
+        monkeypatch.setattr(module, "self_impute", counted)
     monkeypatch.setattr(NPSSMEngine, "judges", counted_judges)
     impute(small, tmp_path / "out.vcf", calibrate=12, core_cm=4.0, **options)
     assert len(hidden) == len(set(hidden)) > 3

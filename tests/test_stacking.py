@@ -106,7 +106,7 @@ def test_judges_are_hidden_people_who_teach_nothing_of_rows(seed, monkeypatch):
     alone, _ = hide(window, people)
     expected = copying.copying(alone, made.config.size, made.config.haplotypes)
     np.testing.assert_allclose(judges.ready.copying.p, expected.p[:, rows], atol=1e-6)
-    np.testing.assert_array_equal(judges.ready.classes, classes(alone.panel.counts(), alone.panel.k)[rows])
+    np.testing.assert_array_equal(judges.ready.rows.classes, classes(alone.panel.counts(), alone.panel.k)[rows])
     known = self_impute(copying.impute, window, 80, seed, apart=10).features()
     np.testing.assert_array_equal(judges.ready.rows.known, known[rows])
     np.testing.assert_array_equal(tested.ready(window).rows.known, known)
@@ -117,13 +117,13 @@ def test_what_is_taken_of_each_class_is_added_to_what_was_copied():
     tested = engine(made, 20)
     ready = tested.ready(window)
     before, whole = ready.copying.p.copy(), tested.correct(ready, ready.copying.p.copy())
-    np.testing.assert_array_equal(ready.classes, classes(window.panel.counts(), window.panel.k))
+    np.testing.assert_array_equal(ready.rows.classes, classes(window.panel.counts(), window.panel.k))
     rows = np.diff(window.panel.row_start())
     alone, group = np.repeat(rows == 1, rows), np.random.default_rng(2).integers(0, len(CLASSES), rows.sum())
-    ready = ready._replace(classes=group)
+    ready = ready._replace(rows=ready.rows._replace(classes=group))
     assert set(group[alone & (np.abs(whole - before) > 0.01).any(axis=0)].tolist()) == {0, 1, 2, 3}
     for taken in ([1, 1, 1, 1], [0, 0, 0, 0], [0.2, 0.9, 0, 0.6]):
-        p = tested.correct(ready, before.copy(), np.array(taken))
+        p = tested.correct(ready, before.copy(), np.array(taken, np.float32))
         expected = before + np.array(taken)[group] * (whole - before)
         np.testing.assert_allclose(p[:, alone], expected[:, alone], atol=1e-6)
 
@@ -158,7 +158,7 @@ def test_where_nobody_can_be_spared_all_is_taken():
     assert engine(made, 400).judges(window_of(k=200)).truth.shape[1] == 20
     tested = engine(made, 400)
     ready = tested.ready(window)
-    assert tested.taken(None) is None
+    np.testing.assert_array_equal(tested.taken(None), np.ones(len(CLASSES)))
     np.testing.assert_array_equal(tested.impute(window), tested.correct(ready, ready.copying.p))
 
 

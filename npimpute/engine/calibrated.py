@@ -8,7 +8,7 @@ import numpy as np
 
 from ..context.windows import Window
 from .base import Engine
-from .self_imputed import SelfImputing, in_turn
+from .self_imputed import Remembered, in_turn, self_impute
 
 
 class Calibrated:
@@ -17,7 +17,7 @@ class Calibrated:
 
     def __init__(self, engine: Engine, haplotypes: int, seed: int):
         self.name = engine.name
-        self._engine, self._haplotypes, self._self_impute = engine, haplotypes, SelfImputing(haplotypes, seed)
+        self._engine, self._haplotypes, self._seed, self._sums = engine, haplotypes, seed, Remembered()
 
     @property
     def error_rate(self) -> float:
@@ -36,7 +36,9 @@ class Calibrated:
         """See ``Engine.impute``. Typed rows are the engine's, and all where nobody can be hidden."""
         first, later = in_turn(progress, window.alleles.shape[1], self._haplotypes)
         p = self._engine.impute(window, first)
-        sums = self._self_impute(self._engine.impute, window, later)
+        sums = self._sums.of(
+            window, lambda: self_impute(self._engine.impute, window, self._haplotypes, self._seed, later)
+        )
         if sums.n:
             untyped = ~window.typed_rows()
             slope = np.where(untyped, sums.slope(), 1)

@@ -16,7 +16,7 @@ from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
-from .self_imputed import FOLDS, Remembered, SelfImputed, SelfImputing, in_random_order, in_turn
+from .self_imputed import FOLDS, Remembered, in_random_order, in_turn, self_impute
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +47,11 @@ class WithoutLayers:
 
 
 class Ready(NamedTuple):
-    """A window as the copying model leaves it, and its rows, whose shares are 1. classes: (r,) int64, see ``stacking``.
-    sites: (x, 2) int64, first row and the one after the last of every untyped site."""
+    """A window as the copying model leaves it, and its rows. sites: (x, 2) int64, first row and the one after the last
+    of every untyped site."""
 
     copying: Copying
     rows: Untyped
-    classes: np.ndarray
     sites: np.ndarray
 
 
@@ -85,7 +84,7 @@ class NPSSMEngine:
     ):
         self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
         self._copying, self._calibrate, self._threads = copying, calibrate, threads
-        self._self_impute, self._seed, self._taken = SelfImputing(calibrate, seed), seed, Remembered()
+        self._seed, self._features, self._taken = seed, Remembered(), Remembered()
 
     @property
     def error_rate(self) -> float:
@@ -106,31 +105,31 @@ class NPSSMEngine:
             return self._copying.impute(window, progress)
         # The panel first: what is imputed of it need not be held together with what is of the targets.
         first, later = in_turn(lambda share: progress(0.8 * share), self._calibrate, window.alleles.shape[1])
-        taken = self._taken.of(window, lambda: self.taken(self.judges(window, first)))
+        self._known(window, first)
+        taken = self._taken.of(window, lambda: self.taken(self.judges(window)))
         ready = self.ready(window, later)
         p = self.correct(ready, ready.copying.p, taken)
         progress(1.0)
         return p
 
-    def judges(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Judges | None:
+    def judges(self, window: Window) -> Judges | None:
         """None where there are too few. Needs no weights. The window has a typed site."""
-        self.settle(window)
         number = self._apart(window)
         if not number:
             return None
-        known = self._known(window, progress).features()
+        known = self._known(window)
         part, rows = middle(window, stacking.TYPED, stacking.SITES)
         people = np.sort(in_random_order(window.panel.people, self._seed)[:number])
         hidden, columns = hide(part, people)
         copying = self._copying.copying(hidden, self._config.size, self._config.haplotypes)
         return Judges(self._with_rows(hidden, copying, known[rows]), part.panel.alleles(slice(None), columns))
 
-    def taken(self, judges: Judges | None) -> np.ndarray | None:
-        """See ``stacking.shares``; None without judges, and then all is taken."""
+    def taken(self, judges: Judges | None) -> np.ndarray:
+        """See ``stacking.shares``; without judges all is."""
         if judges is None:
-            return None
-        copied = judges.ready.copying.p
-        found = stacking.shares(copied, self.correct(judges.ready, copied.copy()), judges.truth, judges.ready.classes)
+            return stacking.ALL
+        copied, group = judges.ready.copying.p, judges.ready.rows.classes
+        found = stacking.shares(copied, self.correct(judges.ready, copied.copy()), judges.truth, group)
         log.info(
             "npssm: %.2f, %.2f, %.2f and %.2f of the network's corrections are taken where 1, 2-3, 4-15 and more panel "
             "haplotypes carry the rarer allele", *found
@@ -139,8 +138,7 @@ class NPSSMEngine:
 
     def ready(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> Ready:
         """Needs no weights. The window has a typed site."""
-        self.settle(window)
-        known = self._known(window).features()
+        known = self._known(window)
         copying = self._copying.copying(window, self._config.size, self._config.haplotypes, progress)
         return self._with_rows(window, copying, known)
 
@@ -150,30 +148,33 @@ class NPSSMEngine:
         judges = min(self._calibrate * people // k // stacking.PEOPLE_A_JUDGE, people // FOLDS)
         return judges if judges >= stacking.LEAST else 0
 
-    def _known(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> SelfImputed:
-        return self._self_impute(self._copying.impute, window, progress, self._apart(window))
+    def _known(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
+        """(r, 6) float32, see ``SelfImputed.features``."""
+        self.settle(window)  # by the targets, before people of the panel take their place
+        apart, impute = self._apart(window), self._copying.impute
+        return self._features.of(
+            window, lambda: self_impute(impute, window, self._calibrate, self._seed, progress, apart).features()
+        )
 
     def _with_rows(self, window: Window, copying: Copying, known: np.ndarray) -> Ready:
         panel, starts = window.panel, window.panel.row_start()
         fraction, untyped = copying.prepared.queries.fraction, ~window.typed_rows()
-        rows = Untyped(panel.bits, *Places.of(copying), fraction, untyped, known, np.ones(len(known), np.float32))
+        classes = stacking.classes(panel.counts(), panel.k)
+        rows = Untyped(panel.bits, *Places.of(copying), fraction, untyped, known, classes)
         sites = np.delete(np.stack([starts[:-1], starts[1:]], axis=1), window.typed, axis=0)
-        return Ready(copying, rows, stacking.classes(panel.counts(), panel.k), sites)
+        return Ready(copying, rows, sites)
 
-    def correct(self, ready: Ready, p: np.ndarray, taken: np.ndarray | None = None) -> np.ndarray:
+    def correct(self, ready: Ready, p: np.ndarray, taken: np.ndarray = stacking.ALL) -> np.ndarray:
         """(n, r) float32, see ``Engine.impute``. p: that of the copying model, which is replaced. taken: see there."""
         n, w, _ = ready.copying.ranking.haplotypes.shape
-        if taken is not None:
-            # Of rows that do not vary there is nothing to tell, and copying is certain.
-            ready = ready._replace(rows=ready.rows._replace(share=taken[ready.classes].astype(np.float32)))
         step = max(1, BATCH // w)
         with ThreadPoolExecutor(self._threads) as pool:
-            list(pool.map(lambda first: self._correct(ready, p, first, min(first + step, n)), range(0, n, step)))
+            list(pool.map(lambda first: self._correct(ready, p, taken, first, min(first + step, n)), range(0, n, step)))
         # Rows of one site were corrected apart.
         share_out(p, ready.sites)
         return p
 
-    def _correct(self, ready: Ready, p: np.ndarray, first: int, last: int) -> None:
+    def _correct(self, ready: Ready, p: np.ndarray, taken: np.ndarray, first: int, last: int) -> None:
         wanted = unsure(p[first:last], ready.rows, ready.copying.ranking.haplotypes.shape[1])
         whole = sequences(ready.copying, first, wanted, self._reader.flank)
         after, before = self._reader(whole)
@@ -181,4 +182,4 @@ class NPSSMEngine:
         parts = whole._replace(
             haplotype=whole.haplotype[:, :, core], site=whole.site[:, core], posterior=whole.posterior[:, :, core]
         )
-        read_out(p[first:last], parts, after, before, ready.rows, self._out)
+        read_out(p[first:last], parts, after, before, ready.rows, taken, self._out)

@@ -90,8 +90,8 @@ class Scratch(NamedTuple):
 
 class Untyped(NamedTuple):
     """Rows of a window. bits: as in ``Haplotypes``. stretch, left, right: as in ``Places``. fraction: (r,) float32 on
-    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``. share: (r,)
-    float32, how much of the correction is taken."""
+    the way from left to right. untyped: (r,) bool. known: (r, 6) float32, ``SelfImputed.features``. classes:
+    (r,) int64, ``stacking.classes``."""
 
     bits: np.ndarray
     stretch: np.ndarray
@@ -100,7 +100,7 @@ class Untyped(NamedTuple):
     fraction: np.ndarray
     untyped: np.ndarray
     known: np.ndarray
-    share: np.ndarray
+    classes: np.ndarray
 
 
 def row_inputs(config: CopyingConfig) -> int:
@@ -269,8 +269,8 @@ def unsure(p: np.ndarray, rows: Untyped, stretches: int) -> np.ndarray:
 
 
 @in_order_kernel
-def _read_out(p, sequences, after, before, rows, weights, work):
-    work, untyped, share, found, n = Scratch(*work), rows[5], rows[7], np.zeros(LANES, np.int64), 0
+def _read_out(p, sequences, after, before, rows, taken, weights, work):
+    work, untyped, classes, found, n = Scratch(*work), rows[5], rows[7], np.zeros(LANES, np.int64), 0
     w1, b1, w2, b2, w3, b3 = weights[5:]
     m, width = len(work.there), after.shape[3]
     for q in range(len(p)):
@@ -289,15 +289,21 @@ def _read_out(p, sequences, after, before, rows, weights, work):
                     total = total + load(work.h2, h) * spread(w3[h])
                 store(work.x, 0, spread(_ONE) / (spread(_ONE) + exp(spread(_ZERO) - total)))
                 for lane in range(n):
-                    copied, s = p[q, found[lane]], share[found[lane]]
-                    p[q, found[lane]] = copied + s * (work.x[0, lane] - copied)
+                    row = found[lane]
+                    p[q, row] += taken[classes[row]] * (work.x[0, lane] - p[q, row])
                 n = 0
 
 
 def read_out(
-    p: np.ndarray, sequences: Sequences, after: np.ndarray, before: np.ndarray, rows: Untyped, weights: OutWeights
+    p: np.ndarray,
+    sequences: Sequences,
+    after: np.ndarray,
+    before: np.ndarray,
+    rows: Untyped,
+    taken: np.ndarray,
+    weights: OutWeights,
 ) -> None:
-    """Replaces p (n, r) of the targets that ``sequences`` are of, at untyped rows where it is not sure; releases the
-    GIL. sequences: of core columns alone, as after and before (q, m, c, s) are."""
+    """Corrects p (n, r) of the targets that ``sequences`` are of, at untyped rows where it is not sure; releases the
+    GIL. sequences: of core columns alone, as after and before (q, m, c, s) are. taken: see ``stacking.shares``."""
     work = tuple(Scratch.of(sequences.haplotypes.shape[1], weights))
-    _read_out(p, tuple(sequences), after, before, tuple(rows), tuple(weights), work)
+    _read_out(p, tuple(sequences), after, before, tuple(rows), taken, tuple(weights), work)

@@ -129,22 +129,6 @@ class Remembered:
         return self._value
 
 
-class SelfImputing:
-    """``self_impute`` of so many ``haplotypes``, which remembers the last window."""
-
-    def __init__(self, haplotypes: int, seed: int):
-        self._haplotypes, self._seed, self._last = haplotypes, seed, Remembered()
-
-    def __call__(
-        self,
-        impute: Callable[[Window], np.ndarray],
-        window: Window,
-        progress: Callable[[float], None] = lambda share: None,
-        apart: int = 0,
-    ) -> SelfImputed:
-        return self._last.of(window, lambda: self_impute(impute, window, self._haplotypes, self._seed, progress, apart))
-
-
 def in_random_order(people: int, seed: int) -> np.ndarray:
     """The panel's people, (people,) int64."""
     return np.random.default_rng(seed).permutation(people)

@@ -14,6 +14,7 @@ import numpy as np
 
 # Copies of the rarer allele from which on rows have a share of their own.
 CLASSES = np.array([0, 2, 4, 16])
+ALL = np.ones(len(CLASSES), np.float32)
 # For so many people who are hidden to learn of rows there is one judge; fewer judges than LEAST tell too little of how
 # sure they are. They are imputed at the panel's sites between so many typed ones in the middle of a window, fewer where
 # there are more than so many sites.
@@ -31,7 +32,7 @@ def classes(counts: np.ndarray, k: int) -> np.ndarray:
 
 
 def shares(copied: np.ndarray, corrected: np.ndarray, truth: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """(c,) float64, of each class. copied, corrected: (n, r) float32, p of hidden haplotypes without and with the
+    """(c,) float32, of each class. copied, corrected: (n, r) float32, p of hidden haplotypes without and with the
     network; truth: (r, n) uint8, their alleles; group: (r,) int64, ``classes`` in the panel without them."""
     correction, error = corrected - copied, truth.T - copied
     told, squared = np.zeros((2, len(CLASSES), len(copied)))
@@ -40,7 +41,8 @@ def shares(copied: np.ndarray, corrected: np.ndarray, truth: np.ndarray, group: 
         told[i] = np.einsum("nr,nr->n", of_class, error[:, group == i], dtype=np.float64)
         squared[i] = np.einsum("nr,nr->n", of_class, of_class, dtype=np.float64)
     of_all = _share(told.sum(axis=0), squared.sum(axis=0), 1.0)
-    return np.clip([_share(*sums, of_all) for sums in zip(told, squared, strict=True)], 0, 1)
+    found = [_share(*sums, of_all) for sums in zip(told, squared, strict=True)]
+    return np.clip(found, 0, 1).astype(np.float32)
 
 
 def _share(told: np.ndarray, squared: np.ndarray, expected: float) -> float:
