@@ -1,7 +1,9 @@
 """Selective scan and causal convolution on a CPU: numba kernels, forward and backward, with batches in parallel.
 
-States lie as (m, d), channels contiguous, so that every inner loop runs over channels and becomes SIMD code. The
-forward pass keeps the state before every CHECKPOINT-th step; the backward pass computes the others again.
+States lie as (m, d), channels contiguous, in one row of m d, so that every inner loop becomes SIMD code. The forward
+pass keeps the state before every CHECKPOINT-th step; the backward pass computes the others again. Inner loops work on
+whole arrays, not on views of them (a view is counted by reference, which costs as much as a short loop), and are short,
+so that few arrays have to be compared for overlap.
 """
 
 from __future__ import annotations
@@ -66,85 +68,114 @@ def _exp_for(x, power, out):
 
 
 @_jit
-def _sum_products(x, y):
-    s = x[0] * y[0]
-    for i in range(1, len(x)):
-        s += x[i] * y[i]
-    return s
-
-
-@_jit
-def _step(delta, driven, a, b, h, h_out, rate, power, decay):
-    """One state component: h_out = exp(delta a) h + driven b, with the decay kept."""
-    for c in range(len(delta)):
-        rate[c] = delta[c] * a[c]
+def _advance(u, delta, a, b, i, t, state, driven, rate, power, decay):
+    """state = exp(delta a) state + delta u b at step t of batch i; driven is left as delta u, decay as exp(delta a)."""
+    m, d = a.shape
+    for k in range(d):
+        driven[k] = delta[i, t, k] * u[i, t, k]
+    for n in range(m):
+        for k in range(d):
+            rate[n * d + k] = delta[i, t, k] * a[n, k]
     _exp(rate, power, decay)
-    for c in range(len(delta)):
-        h_out[c] = decay[c] * h[c] + driven[c] * b
+    for n in range(m):
+        weight = b[i, t, n]
+        for k in range(d):
+            state[n * d + k] = decay[n * d + k] * state[n * d + k] + driven[k] * weight
 
 
 @_entry
 def _forward(first, stop, u, delta, a, b, c, y, h, kept):
-    """Batches first..stop-1. u, delta, y: (b, l, d). a: (m, d). b, c: (b, l, m). h: (b, m, d), before and then after.
-    kept: (b, checkpoints, m, d)."""
+    """Batches first..stop-1. u, delta, y: (b, l, d). a: (m, d). b, c: (b, l, m). h: (b, m d), before and then after.
+    kept: (b, checkpoints, m d)."""
     m, d = a.shape
-    rate, decay, driven = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, u.dtype)
-    power = np.empty(d, np.int32)
+    state, rate, decay = np.empty(m * d, u.dtype), np.empty(m * d, u.dtype), np.empty(m * d, u.dtype)
+    driven, out, power = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(m * d, np.int32)
     for i in range(first, stop):
+        for j in range(m * d):
+            state[j] = h[i, j]
         for t in range(u.shape[1]):
+            if t % CHECKPOINT == 0:
+                for j in range(m * d):
+                    kept[i, t // CHECKPOINT, j] = state[j]
+            _advance(u, delta, a, b, i, t, state, driven, rate, power, decay)
             for k in range(d):
-                driven[k] = delta[i, t, k] * u[i, t, k]
-                y[i, t, k] = 0
+                out[k] = 0
             for n in range(m):
-                state = h[i, n]
-                if t % CHECKPOINT == 0:
-                    for k in range(d):
-                        kept[i, t // CHECKPOINT, n, k] = state[k]
-                _step(delta[i, t], driven, a[n], b[i, t, n], state, state, rate, power, decay)
                 weight = c[i, t, n]
                 for k in range(d):
-                    y[i, t, k] += weight * state[k]
+                    out[k] += weight * state[n * d + k]
+            for k in range(d):
+                y[i, t, k] = out[k]
+        for j in range(m * d):
+            h[i, j] = state[j]
 
 
 @_entry
 def _backward(first, stop, u, delta, a, b, c, kept, gy, gh, gu, gdelta, ga, gb, gc):
-    """Batches first..stop-1. gy: (b, l, d) and gh: (b, m, d) come in, gh as for the last state, and gh leaves as for
-    the first. gu, gdelta: (b, l, d), ga: (b, m, d), all 0 on entry; gb, gc: (b, l, m)."""
+    """Batches first..stop-1. gy: (b, l, d) and gh: (b, m d) come in, gh as for the last state, and gh leaves as for
+    the first. gu, gdelta: (b, l, d), ga: (b, m d), gb, gc: (b, l, m)."""
     m, d = a.shape
-    states, decays = np.empty((CHECKPOINT + 1, m, d), u.dtype), np.empty((CHECKPOINT, m, d), u.dtype)
-    rate, driven, power = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, np.int32)
-    length = u.shape[1]
+    states, decays = np.empty((CHECKPOINT, m * d), u.dtype), np.empty((CHECKPOINT, m * d), u.dtype)
+    state, rate, decay = np.empty(m * d, u.dtype), np.empty(m * d, u.dtype), np.empty(m * d, u.dtype)
+    g, g_a, power = np.empty(m * d, u.dtype), np.empty(m * d, u.dtype), np.empty(m * d, np.int32)
+    x, steps, driven, g_out = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, u.dtype)
+    g_n, g_driven, g_steps = np.empty(d, u.dtype), np.empty(d, u.dtype), np.empty(d, u.dtype)
     for i in range(first, stop):
+        for j in range(m * d):
+            g[j] = gh[i, j]
+            g_a[j] = 0
         for chunk in range(kept.shape[1] - 1, -1, -1):
-            begin, end = chunk * CHECKPOINT, min(length, (chunk + 1) * CHECKPOINT)
-            for n in range(m):
-                for k in range(d):
-                    states[0, n, k] = kept[i, chunk, n, k]
+            begin, end = chunk * CHECKPOINT, min(u.shape[1], (chunk + 1) * CHECKPOINT)
+            for j in range(m * d):
+                state[j] = kept[i, chunk, j]
             for t in range(begin, end):
-                s = t - begin
-                for k in range(d):
-                    driven[k] = delta[i, t, k] * u[i, t, k]
-                for n in range(m):
-                    _step(
-                        delta[i, t], driven, a[n], b[i, t, n], states[s, n], states[s + 1, n], rate, power, decays[s, n]
-                    )
+                for j in range(m * d):
+                    states[t - begin, j] = state[j]
+                _advance(u, delta, a, b, i, t, state, driven, rate, power, decay)
+                for j in range(m * d):
+                    decays[t - begin, j] = decay[j]
             for t in range(end - 1, begin - 1, -1):
-                s = t - begin
                 for k in range(d):
-                    driven[k] = delta[i, t, k] * u[i, t, k]
+                    x[k], steps[k], g_out[k] = u[i, t, k], delta[i, t, k], gy[i, t, k]
+                for k in range(d):
+                    driven[k] = steps[k] * x[k]
+                    g_driven[k] = 0
+                    g_steps[k] = 0
                 for n in range(m):
-                    g, h, decay = gh[i, n], states[s, n], decays[s, n]
-                    gc[i, t, n] = _sum_products(gy[i, t], states[s + 1, n])
-                    weight, b_n = c[i, t, n], b[i, t, n]
+                    of = n * d
+                    product = state[of] * g_out[0]
+                    for k in range(1, d):
+                        product += state[of + k] * g_out[k]
+                    gc[i, t, n] = product
+                    weight = c[i, t, n]
                     for k in range(d):
-                        g[k] += weight * gy[i, t, k]
-                    gb[i, t, n] = _sum_products(g, driven)
+                        g_n[k] = g[of + k] + weight * g_out[k]
+                    product = g_n[0] * driven[0]
+                    for k in range(1, d):
+                        product += g_n[k] * driven[k]
+                    gb[i, t, n] = product
+                    weight = b[i, t, n]
                     for k in range(d):
-                        through = g[k] * h[k] * decay[k]
-                        ga[i, n, k] += through * delta[i, t, k]
-                        gdelta[i, t, k] += through * a[n, k] + g[k] * b_n * u[i, t, k]
-                        gu[i, t, k] += g[k] * b_n * delta[i, t, k]
-                        g[k] *= decay[k]
+                        g_driven[k] += g_n[k] * weight
+                    for k in range(d):
+                        g_n[k] *= decays[t - begin, of + k]
+                    for k in range(d):
+                        g[of + k] = g_n[k]
+                    for k in range(d):
+                        state[of + k] = states[t - begin, of + k]
+                    for k in range(d):
+                        g_n[k] *= state[of + k]
+                    for k in range(d):
+                        g_a[of + k] += g_n[k] * steps[k]
+                    for k in range(d):
+                        g_steps[k] += g_n[k] * a[n, k]
+                for k in range(d):
+                    gdelta[i, t, k] = g_steps[k] + g_driven[k] * x[k]
+                for k in range(d):
+                    gu[i, t, k] = g_driven[k] * steps[k]
+        for j in range(m * d):
+            gh[i, j] = g[j]
+            ga[i, j] = g_a[j]
 
 
 def _over_batches(kernel, *arrays) -> None:
@@ -169,24 +200,27 @@ class _Scan(torch.autograd.Function):
     def forward(ctx, u, delta, A, B, C, state):
         (batches, length, d), m = u.shape, A.shape[1]
         arrays = [_array(x) for x in (u, delta, A.t(), B, C)]
-        y, h = (
-            np.empty((batches, length, d), arrays[0].dtype),
-            state.detach().transpose(1, 2).contiguous().numpy().copy(),
-        )
-        kept = np.empty((batches, -(-length // CHECKPOINT), m, d), y.dtype)
+        y = np.empty((batches, length, d), arrays[0].dtype)
+        h = _flat(state).copy()
+        kept = np.empty((batches, -(-length // CHECKPOINT), m * d), y.dtype)
         _over_batches(_forward, *arrays, y, h, kept)
         ctx.save_for_backward(*(torch.from_numpy(x) for x in (*arrays, kept)))
-        return torch.from_numpy(y), torch.from_numpy(h).transpose(1, 2)
+        return torch.from_numpy(y), torch.from_numpy(h.reshape(batches, m, d)).transpose(1, 2)
 
     @staticmethod
     def backward(ctx, gy, gstate):
         u, delta, a, b, c, kept = (x.numpy() for x in ctx.saved_tensors)
-        gh = gstate.transpose(1, 2).contiguous().numpy().copy()
-        gu, gdelta, gb, gc = np.zeros_like(u), np.zeros_like(u), np.empty_like(b), np.empty_like(c)
-        ga = np.zeros_like(gh)
+        gh = _flat(gstate).copy()
+        gu, gdelta, ga, gb, gc = (np.empty_like(x) for x in (u, delta, gh, b, c))
         _over_batches(_backward, u, delta, a, b, c, kept, _array(gy), gh, gu, gdelta, ga, gb, gc)
-        grads = (gu, gdelta, ga.sum(axis=0).T, gb, gc, gh.transpose(0, 2, 1))
+        first = gh.reshape(len(gh), *a.shape).transpose(0, 2, 1)
+        grads = (gu, gdelta, ga.sum(axis=0).reshape(a.shape).T, gb, gc, first)
         return tuple(torch.from_numpy(np.ascontiguousarray(g)) for g in grads)
+
+
+def _flat(state: Tensor) -> np.ndarray:
+    """(b, d, m) as the kernels have it, (b, m d)."""
+    return _array(state.transpose(1, 2)).reshape(len(state), -1)
 
 
 def selective_scan(
