@@ -87,6 +87,7 @@ class RunConfig:
     ne: float | None = None
     err: float | None = None
     calibrate: int | None = None
+    cache: Path | None = None
     formats: tuple[str, ...] = ("GT", "DS")
     min_r2: float = 0.0
     keep_typed: bool = True
@@ -126,6 +127,8 @@ class RunConfig:
             raise ConfigError(f"--device {self.device}: --engine {self.engine} runs on the CPU")
         if self.calibrate is not None and self.calibrate < 0:
             raise ConfigError(f"--calibrate {self.calibrate}: a number of panel haplotypes, or 0 for none")
+        if self.cache is not None and self.engine not in (*COPYING_MODELS, "npssm"):
+            raise ConfigError(f"--cache {self.cache}: --engine {self.engine} learns nothing that could be kept")
         if not 0 <= self.min_r2 <= 1:
             raise ConfigError(f"--min-r2 {self.min_r2}: a squared correlation lies between 0 and 1")
         if self.seed < 0:

@@ -17,7 +17,7 @@ from npimpute.errors import ConfigError
 class Oracle:
     """Knows every haplotype by its alleles at typed sites that are all different; imputes ``tell(alleles)``."""
 
-    name, error_rate = "oracle", 1e-3
+    name, error_rate, estimates = "oracle", 1e-3, {}
 
     def __init__(self, window, tell):
         panel = dense(window)

@@ -57,6 +57,13 @@ from .options import PATH, cores, progress
     "0 for none.  [default for npssm: the model's, else 0]",
 )
 @click.option(
+    "--cache",
+    type=PATH,
+    metavar="DIR",
+    help="Keep in this directory what is learnt of the panel (Ne, error rate, what --calibrate tells), and use what is "
+    "there: runs of other targets with the same panel and array take half as long.",
+)
+@click.option(
     "--format",
     "formats",
     default="GT,DS",

@@ -30,7 +30,7 @@ def hide(window: Window, people: np.ndarray) -> tuple[Window, np.ndarray]:
     hidden, out = Haplotypes(panel.sites, bits, len(kept), left), window.elsewhere
     if out is not None:
         out = Elsewhere(np.delete(out.codes, columns, axis=1), out.codes[:, columns].astype(np.int8))
-    return replace(window, panel=hidden, alleles=alleles, ploidy=own, elsewhere=out), columns
+    return replace(window, panel=hidden, alleles=alleles, ploidy=own, elsewhere=out, hidden=True), columns
 
 
 def _runs(kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,7 @@ class Window:
     missing. start, stop: sites start..stop-1 of the panel are this window's to write; the rest is flank.
     span, kind: the target sites span[0]..span[1]-1 lie where this window writes, with a ``Match`` (uint8) each.
     ploidy: of the targets' samples, as in ``Targets``. elsewhere: what else is known of the same people, if anything.
+    hidden: whether the targets are people who were taken out of the panel.
     """
 
     panel: Haplotypes
@@ -51,6 +52,7 @@ class Window:
     kind: np.ndarray
     ploidy: np.ndarray | None = None
     elsewhere: Elsewhere | None = None
+    hidden: bool = False
 
     def typed_rows(self) -> np.ndarray:
         """(r,) bool: the panel's rows that belong to typed sites."""

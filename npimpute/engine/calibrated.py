@@ -8,16 +8,18 @@ import numpy as np
 
 from ..context.windows import Window
 from .base import Engine
-from .self_imputed import Remembered, in_turn, self_impute
+from .learnt import Cache, Remembered
+from .self_imputed import in_turn, self_impute
 
 
 class Calibrated:
     """See ``base.Engine``. haplotypes: how many of the panel are hidden, by turns; all, if it has no more. seed:
-    chooses them. What a target gets does not depend on who else is imputed."""
+    chooses them. cache: what is learnt is kept there. What a target gets does not depend on who else is imputed."""
 
-    def __init__(self, engine: Engine, haplotypes: int, seed: int):
+    def __init__(self, engine: Engine, haplotypes: int, seed: int, cache: Cache | None = None):
         self.name = engine.name
-        self._engine, self._haplotypes, self._seed, self._sums = engine, haplotypes, seed, Remembered()
+        self._engine, self._haplotypes, self._seed, self._cache = engine, haplotypes, seed, cache or Cache()
+        self._lines = Remembered()
 
     @property
     def error_rate(self) -> float:
@@ -36,13 +38,19 @@ class Calibrated:
         """See ``Engine.impute``. Typed rows are the engine's, and all where nobody can be hidden."""
         first, later = in_turn(progress, window.alleles.shape[1], self._haplotypes)
         p = self._engine.impute(window, first)
-        sums = self._sums.of(
-            window, lambda: self_impute(self._engine.impute, window, self._haplotypes, self._seed, later)
-        )
+        kept = lambda: self._cache.of("lines", window, self._engine.estimates, lambda: self._line(window, later))  # noqa: E731
+        slope, offset = self._lines.of(window, kept)
+        for row in p:
+            np.clip(slope * row + offset, 0, 1, out=row, casting="same_kind")
+        return p
+
+    def _line(self, window: Window, progress: Callable[[float], None]) -> np.ndarray:
+        """(2, r) float64: slope and offset of every row."""
+        sums = self_impute(self._engine.impute, window, self._haplotypes, self._seed, progress)
+        line = np.zeros((2, len(sums.x)))
+        line[0] = 1
         if sums.n:
             untyped = ~window.typed_rows()
-            slope = np.where(untyped, sums.slope(), 1)
-            offset = np.where(untyped, sums.y - slope * sums.x, 0) / sums.n
-            for row in p:
-                np.clip(slope * row + offset, 0, 1, out=row, casting="same_kind")
-        return p
+            line[0, untyped] = sums.slope()[untyped]
+            line[1, untyped] = (sums.y - line[0] * sums.x)[untyped] / sums.n
+        return line

@@ -17,6 +17,7 @@ from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
 from .copying import Copying, CopyingConfig
+from .learnt import Cache
 from .parameters import MOST_PEOPLE, START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
@@ -29,7 +30,7 @@ class LiStephens:
 
     ne: effective population size, err: mismatch probability; None to estimate what is not given from the first window
     that tells. threads: how many targets at a time; results do not depend on it. seed: chooses the haplotypes that the
-    estimates are made from. share: of Ne, what copying takes.
+    estimates are made from. share: of Ne, what copying takes. cache: the estimates are kept there.
     """
 
     name = "li-stephens"
@@ -43,12 +44,13 @@ class LiStephens:
         threads: int = 1,
         seed: int = 1,
         share: float = 1.0,
+        cache: Cache | None = None,
     ):
         if ne is not None and not 0 < ne < math.inf:
             raise ConfigError(f"--ne {ne}: the effective population size must be a positive number")
         check_error_rate(err)
         self._ne, self._err, self._threads, self._seed, self._share = ne, err, threads, seed, share
-        self._told = ""
+        self._cache, self._told = cache or Cache(), ""
 
     @property
     def error_rate(self) -> float:
@@ -65,13 +67,21 @@ class LiStephens:
 
     def settle(self, window: Window) -> None:
         """See ``Engine``."""
-        if self._ne is None or self._err is None:
-            self._ne, self._err = self.estimate(window)
-            how = "too few typed alleles to estimate from" if None in (self._ne, self._err) else "estimated"
-            # Without an estimate every window is asked anew, those with hidden people too.
+        if (self._ne is None or self._err is None) and not window.hidden:
+            given = {"ne": self._ne, "err": self._err}
+            found = self._cache.of("parameters", window, given, lambda: self._estimated(window))
+            if found is not None:
+                self._ne, self._err = found.tolist()
+            how = "too few typed alleles to estimate from" if found is None else "estimated"
+            # Without an estimate every window is asked anew.
             if (told := f"Ne {self.ne:.3g}, error rate {self.error_rate:.3g} ({how})") != self._told:
                 log.info(told)
                 self._told = told
+
+    def _estimated(self, window: Window) -> np.ndarray | None:
+        """(2,) float64, Ne and err; None where there is too little to tell."""
+        found = self.estimate(window)
+        return None if None in found else np.array(found)
 
     def estimate(self, window: Window, people: int = MOST_PEOPLE) -> tuple[float | None, float | None]:
         """Ne and err, see ``parameters.estimate``."""
@@ -121,6 +131,7 @@ def copying_model(
     err: float | None = None,
     threads: int = 1,
     seed: int = 1,
+    cache: Cache | None = None,
 ) -> LiStephens:
     """What a network corrects. The others: see ``LiStephens``."""
-    return (CladeCopying if config.clades else LiStephens)(ne, err, threads, seed, config.ne_share)
+    return (CladeCopying if config.clades else LiStephens)(ne, err, threads, seed, config.ne_share, cache)

@@ -14,9 +14,10 @@ from ..context.windows import Window
 from . import stacking
 from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
+from .learnt import Cache, Remembered
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
-from .self_imputed import FOLDS, Remembered, in_random_order, in_turn, self_impute
+from .self_imputed import FOLDS, in_random_order, in_turn, self_impute
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class NPSSMEngine:
     model that is corrected.
 
     calibrate: panel haplotypes to hide and impute, to learn of rows; 0 for none, and for no judges. threads, seed: as
-    for ``LiStephens``; seed also chooses whom to hide.
+    for ``LiStephens``; seed also chooses whom to hide. cache: what is learnt is kept there.
     """
 
     name = "npssm"
@@ -81,10 +82,11 @@ class NPSSMEngine:
         calibrate: int,
         threads: int = 1,
         seed: int = 1,
+        cache: Cache | None = None,
     ):
         self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
         self._copying, self._calibrate, self._threads = copying, calibrate, threads
-        self._seed, self._features, self._taken = seed, Remembered(), Remembered()
+        self._seed, self._features, self._taken, self._cache = seed, Remembered(), Remembered(), cache or Cache()
 
     @property
     def error_rate(self) -> float:
@@ -106,7 +108,7 @@ class NPSSMEngine:
         # The panel first: what is imputed of it need not be held together with what is of the targets.
         first, later = in_turn(lambda share: progress(0.8 * share), self._calibrate, window.alleles.shape[1])
         self._known(window, first)
-        taken = self._taken.of(window, lambda: self.taken(self.judges(window)))
+        taken = self._taken.of(window, lambda: self._kept("shares", window, lambda: self.taken(self.judges(window))))
         ready = self.ready(window, later)
         p = self.correct(ready, ready.copying.p, taken)
         progress(1.0)
@@ -151,10 +153,12 @@ class NPSSMEngine:
     def _known(self, window: Window, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
         """(r, 6) float32, see ``SelfImputed.features``."""
         self.settle(window)  # by the targets, before people of the panel take their place
-        apart, impute = self._apart(window), self._copying.impute
-        return self._features.of(
-            window, lambda: self_impute(impute, window, self._calibrate, self._seed, progress, apart).features()
-        )
+        hidden = (self._copying.impute, window, self._calibrate, self._seed, progress, self._apart(window))
+        make = lambda: self_impute(*hidden).features()  # noqa: E731
+        return self._features.of(window, lambda: self._kept("rows", window, make))
+
+    def _kept(self, what: str, window: Window, make: Callable[[], np.ndarray]) -> np.ndarray:
+        return self._cache.of(what, window, self.estimates, make)
 
     def _with_rows(self, window: Window, copying: Copying, known: np.ndarray) -> Ready:
         panel, starts = window.panel, window.panel.row_start()

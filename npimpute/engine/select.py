@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ..config import RunConfig
 from ..context.blocks import BlockSize
@@ -12,6 +15,7 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .calibrated import Calibrated
+from .learnt import Cache
 from .li_stephens import CladeCopying, LiStephens, copying_model
 from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
@@ -24,13 +28,14 @@ def make_engine(config: RunConfig) -> Engine:
     """The engine that ``config`` asks for. Raises InputError or ConfigError if its model or device cannot be used."""
     if config.engine == "npssm":
         return _npssm(config)
-    engine = _uncalibrated(config)
-    return Calibrated(engine, config.calibrate, config.seed) if config.calibrate else engine
+    cache = Cache(config.cache, config.engine, config.calibrate, config.seed)
+    engine = _uncalibrated(config, cache)
+    return Calibrated(engine, config.calibrate, config.seed, cache) if config.calibrate else engine
 
 
-def _uncalibrated(config: RunConfig) -> Engine:
+def _uncalibrated(config: RunConfig, cache: Cache) -> Engine:
     if config.engine in COPYING:
-        return COPYING[config.engine](config.ne, config.err, config.threads, config.seed)
+        return COPYING[config.engine](config.ne, config.err, config.threads, config.seed, cache=cache)
     if config.engine == "knn":
         from .knn import DEFAULT_NEIGHBOURS, KNN
 
@@ -69,8 +74,10 @@ def _npssm(config: RunConfig) -> Engine:
         device, reader = "cpu", WithoutLayers(tensors)
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
-    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed)
-    return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed)
+    weights = {name: zlib.crc32(np.ascontiguousarray(value)) for name, value in tensors.items()}
+    cache = Cache(config.cache, settings, weights, calibrate, config.seed)
+    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed, cache)
+    return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed, cache)
 
 
 def _settings(path: Path, engine: str):

@@ -6,9 +6,7 @@ genotypes are often wrong, or where the site mutated more than once, an imputed 
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
@@ -113,20 +111,6 @@ def self_impute(
         sums.add(impute(part), window.panel.bits, columns)
         progress(done / len(turns))
     return sums
-
-
-class Remembered:
-    """The last value of what depends on a window's panel and typed sites alone: its targets may come in parts."""
-
-    def __init__(self):
-        self._panel, self._typed, self._value = None, None, None
-
-    def of(self, window: Window, make: Callable[[], Any]) -> Any:
-        # A reference that does not keep a panel in memory that nobody else wants.
-        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
-            self._value = make()
-            self._panel, self._typed = weakref.ref(window.panel), window.typed
-        return self._value
 
 
 def in_random_order(people: int, seed: int) -> np.ndarray:

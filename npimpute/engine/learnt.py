@@ -1,0 +1,100 @@
+"""What is learnt of a window's panel and typed sites: remembered while its targets come in parts, kept for other runs.
+
+A run of other targets at the same sites would learn the same. So an array is kept in a file whose name is a digest of
+all that it depends on: what has changed is not found, and learnt anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..context.windows import Window
+from ..errors import InputError
+from ..outputs import file_errors, temporary
+
+log = logging.getLogger(__name__)
+
+
+class Remembered:
+    """The last value of what depends on a window's panel and typed sites alone."""
+
+    def __init__(self):
+        self._panel, self._typed, self._value = None, None, None
+
+    def of(self, window: Window, make: Callable[[], Any]) -> Any:
+        # A reference that does not keep a panel in memory that nobody else wants.
+        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
+            self._value = make()
+            self._panel, self._typed = weakref.ref(window.panel), window.typed
+        return self._value
+
+
+class Cache:
+    """Arrays in a directory, which is made if it is not there; without one nothing is kept. settings: what they depend
+    on, beside their window. Raises InputError where the directory or a file in it cannot be used."""
+
+    def __init__(self, directory: Path | None = None, *settings: Any):
+        self._directory, self._settings = directory, (__version__, *settings)
+        self._window, self._told = Remembered(), False
+        if directory is not None:
+            with file_errors(directory):
+                directory.mkdir(exist_ok=True)
+
+    def of(
+        self, what: str, window: Window, depends: dict[str, float | None], make: Callable[[], np.ndarray | None]
+    ) -> np.ndarray | None:
+        """The array that is kept of a window, or what ``make`` makes, which is then kept unless it is None. what: its
+        name; depends: what it depends on beside the window and the settings."""
+        if self._directory is None:
+            return make()
+        known = repr((self._settings, what, depends)).encode() + self._window.of(window, lambda: _digest(window))
+        path = self._directory / f"{what}-{hashlib.sha256(known).hexdigest()[:32]}.npy"
+        if path.exists():
+            if not self._told:
+                log.info("%s: what was learnt of this panel and array before is used", self._directory)
+                self._told = True
+            return _read(path)
+        value = make()
+        if value is not None:
+            with file_errors(path):
+                _write(path, value)
+        return value
+
+
+def _digest(window: Window) -> bytes:
+    """Of the panel, its map and the sites that targets were typed at, but not of the targets."""
+    panel, out = window.panel, window.elsewhere
+    ploidy = panel.ploidy if panel.ploidy is not None else np.full(panel.people, 2)
+    codes = out.codes if out is not None else np.empty((0, panel.k), np.uint8)
+    sha = hashlib.sha256(panel.sites.contig.encode())
+    for array in (panel.sites.pos, panel.row_start(), panel.bits, ploidy, window.cm, window.typed, codes):
+        sha.update(f"{array.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array))
+    return sha.digest()
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it, and it is made again") from error
+
+
+def _write(path: Path, value: np.ndarray) -> None:
+    """Complete before it has its name: other runs may be reading. Raises OSError."""
+    temp = temporary(path)
+    try:
+        with open(temp, "wb") as file:
+            np.save(file, value, allow_pickle=False)
+        os.replace(temp, path)
+    finally:
+        temp.unlink(missing_ok=True)
