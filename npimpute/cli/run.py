@@ -61,7 +61,7 @@ from .options import PATH, cores, progress
     type=PATH,
     metavar="DIR",
     help="Keep in this directory what is learnt of the panel (Ne, error rate, what --calibrate tells), and use what is "
-    "there: runs of other targets with the same panel and array take half as long.",
+    "there: runs of other targets with the same panel and array then take about two thirds of the time.",
 )
 @click.option(
     "--format",
