@@ -46,8 +46,10 @@ class Cache:
         self._directory, self._settings = directory, (__version__, *settings)
         self._window, self._told = Remembered(), False
         if directory is not None:
+            if directory.exists() and not directory.is_dir():
+                raise InputError(f"{directory}: is a file; --cache takes a directory")
             with file_errors(directory):
-                directory.mkdir(exist_ok=True)
+                directory.mkdir(parents=True, exist_ok=True)
 
     def of(
         self, what: str, window: Window, depends: dict[str, float | None], make: Callable[[], np.ndarray | None]
