@@ -29,6 +29,18 @@ def temporary(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The temporary name to write to in a ``with`` block; if it ends well, the file gets its own. Raises InputError."""
+    temp = temporary(path)
+    with file_errors(path):
+        try:
+            yield temp
+            os.replace(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def file_errors(path: Path) -> Iterator[None]:
     """Turns OSError into InputError: what the file system refuses is the user's to mend."""
     try:

@@ -8,18 +8,17 @@ import numpy as np
 
 from ..context.windows import Window
 from .base import Engine
-from .learnt import Cache, Remembered
+from .learnt import Learnt
 from .self_imputed import in_turn, self_impute
 
 
 class Calibrated:
     """See ``base.Engine``. haplotypes: how many of the panel are hidden, by turns; all, if it has no more. seed:
-    chooses them. cache: what is learnt is kept there. What a target gets does not depend on who else is imputed."""
+    chooses them. learnt: where what is learnt is kept. What a target gets does not depend on who else is imputed."""
 
-    def __init__(self, engine: Engine, haplotypes: int, seed: int, cache: Cache | None = None):
+    def __init__(self, engine: Engine, haplotypes: int, seed: int, learnt: Learnt | None = None):
         self.name = engine.name
-        self._engine, self._haplotypes, self._seed, self._cache = engine, haplotypes, seed, cache or Cache()
-        self._lines = Remembered()
+        self._engine, self._haplotypes, self._seed, self._learnt = engine, haplotypes, seed, learnt or Learnt()
 
     @property
     def error_rate(self) -> float:
@@ -38,8 +37,7 @@ class Calibrated:
         """See ``Engine.impute``. Typed rows are the engine's, and all where nobody can be hidden."""
         first, later = in_turn(progress, window.alleles.shape[1], self._haplotypes)
         p = self._engine.impute(window, first)
-        kept = lambda: self._cache.of("lines", window, self._engine.estimates, lambda: self._line(window, later))  # noqa: E731
-        slope, offset = self._lines.of(window, kept)
+        slope, offset = self._learnt.of("lines", window, self._engine.estimates, lambda: self._line(window, later))
         for row in p:
             np.clip(slope * row + offset, 0, 1, out=row, casting="same_kind")
         return p

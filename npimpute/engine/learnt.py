@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -19,32 +18,21 @@ import numpy as np
 from .. import __version__
 from ..context.windows import Window
 from ..errors import InputError
-from ..outputs import file_errors, temporary
+from ..outputs import file_errors, replacing
 
 log = logging.getLogger(__name__)
 
 
-class Remembered:
-    """The last value of what depends on a window's panel and typed sites alone."""
+class Learnt:
+    """Arrays that depend on a window's panel and typed sites alone: those of the last window are remembered, all are
+    kept in ``directory``, if there is one, which is made where it is not there.
 
-    def __init__(self):
-        self._panel, self._typed, self._value = None, None, None
-
-    def of(self, window: Window, make: Callable[[], Any]) -> Any:
-        # A reference that does not keep a panel in memory that nobody else wants.
-        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
-            self._value = make()
-            self._panel, self._typed = weakref.ref(window.panel), window.typed
-        return self._value
-
-
-class Cache:
-    """Arrays in a directory, which is made if it is not there; without one nothing is kept. settings: what they depend
-    on, beside their window. Raises InputError where the directory or a file in it cannot be used."""
+    settings: what else they depend on. Raises InputError where the directory or a file in it cannot be used.
+    """
 
     def __init__(self, directory: Path | None = None, *settings: Any):
-        self._directory, self._settings = directory, (__version__, *settings)
-        self._window, self._told = Remembered(), False
+        self._directory, self._settings, self._told = directory, (__version__, *settings), False
+        self._panel, self._typed, self._digest, self._values = None, None, b"", {}
         if directory is not None:
             if directory.exists() and not directory.is_dir():
                 raise InputError(f"{directory}: is a file; --cache takes a directory")
@@ -54,11 +42,18 @@ class Cache:
     def of(
         self, what: str, window: Window, depends: dict[str, float | None], make: Callable[[], np.ndarray | None]
     ) -> np.ndarray | None:
-        """The array that is kept of a window, or what ``make`` makes, which is then kept unless it is None. what: its
-        name; depends: what it depends on beside the window and the settings."""
-        if self._directory is None:
-            return make()
-        known = repr((self._settings, what, depends)).encode() + self._window.of(window, lambda: _digest(window))
+        """The array of this name, made by ``make`` where nothing has it; None is remembered, not kept. depends: what
+        it depends on beside the window and the settings."""
+        # A reference that does not keep a panel in memory that nobody else wants.
+        if self._panel is None or self._panel() is not window.panel or self._typed is not window.typed:
+            self._panel, self._typed, self._values = weakref.ref(window.panel), window.typed, {}
+            self._digest = _digest(window) if self._directory else b""
+        if what not in self._values:
+            self._values[what] = self._kept(what, depends, make) if self._directory else make()
+        return self._values[what]
+
+    def _kept(self, what: str, depends: dict, make: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+        known = repr((self._settings, what, depends)).encode() + self._digest
         path = self._directory / f"{what}-{hashlib.sha256(known).hexdigest()[:32]}.npy"
         if path.exists():
             if not self._told:
@@ -67,8 +62,8 @@ class Cache:
             return _read(path)
         value = make()
         if value is not None:
-            with file_errors(path):
-                _write(path, value)
+            with replacing(path) as temp, open(temp, "wb") as file:
+                np.save(file, value, allow_pickle=False)
         return value
 
 
@@ -89,14 +84,3 @@ def _read(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it, and it is made again") from error
-
-
-def _write(path: Path, value: np.ndarray) -> None:
-    """Complete before it has its name: other runs may be reading. Raises OSError."""
-    temp = temporary(path)
-    try:
-        with open(temp, "wb") as file:
-            np.save(file, value, allow_pickle=False)
-        os.replace(temp, path)
-    finally:
-        temp.unlink(missing_ok=True)

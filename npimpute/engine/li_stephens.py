@@ -17,7 +17,7 @@ from ..context.windows import Window
 from ..errors import ConfigError
 from .base import check_error_rate, panel_frequencies
 from .copying import Copying, CopyingConfig
-from .learnt import Cache
+from .learnt import Learnt
 from .parameters import MOST_PEOPLE, START_ERR, START_NE, estimate
 from .passes import Prepared, prepare, run_passes
 from .ranking import Ranking
@@ -30,7 +30,8 @@ class LiStephens:
 
     ne: effective population size, err: mismatch probability; None to estimate what is not given from the first window
     that tells. threads: how many targets at a time; results do not depend on it. seed: chooses the haplotypes that the
-    estimates are made from. share: of Ne, what copying takes. cache: the estimates are kept there.
+    estimates are made from. share: of Ne, what copying takes. learnt: where the
+    estimates are kept.
     """
 
     name = "li-stephens"
@@ -44,13 +45,13 @@ class LiStephens:
         threads: int = 1,
         seed: int = 1,
         share: float = 1.0,
-        cache: Cache | None = None,
+        learnt: Learnt | None = None,
     ):
         if ne is not None and not 0 < ne < math.inf:
             raise ConfigError(f"--ne {ne}: the effective population size must be a positive number")
         check_error_rate(err)
         self._ne, self._err, self._threads, self._seed, self._share = ne, err, threads, seed, share
-        self._cache, self._told = cache or Cache(), ""
+        self._learnt, self._told = learnt or Learnt(), ""
 
     @property
     def error_rate(self) -> float:
@@ -69,7 +70,7 @@ class LiStephens:
         """See ``Engine``."""
         if (self._ne is None or self._err is None) and not window.hidden:
             given = {"ne": self._ne, "err": self._err}
-            found = self._cache.of("parameters", window, given, lambda: self._estimated(window))
+            found = self._learnt.of("parameters", window, given, lambda: self._estimated(window))
             if found is not None:
                 self._ne, self._err = found.tolist()
             how = "too few typed alleles to estimate from" if found is None else "estimated"
@@ -131,7 +132,7 @@ def copying_model(
     err: float | None = None,
     threads: int = 1,
     seed: int = 1,
-    cache: Cache | None = None,
+    learnt: Learnt | None = None,
 ) -> LiStephens:
     """What a network corrects. The others: see ``LiStephens``."""
-    return (CladeCopying if config.clades else LiStephens)(ne, err, threads, seed, config.ne_share, cache)
+    return (CladeCopying if config.clades else LiStephens)(ne, err, threads, seed, config.ne_share, learnt)

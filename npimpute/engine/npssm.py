@@ -14,7 +14,7 @@ from ..context.windows import Window
 from . import stacking
 from .base import share_out
 from .copying import Copying, CopyingConfig, Places, Sequences, sequences
-from .learnt import Cache, Remembered
+from .learnt import Learnt
 from .li_stephens import LiStephens
 from .read_out import OutWeights, ReadWeights, Untyped, read, read_out, unsure
 from .self_imputed import FOLDS, in_random_order, in_turn, self_impute
@@ -68,7 +68,8 @@ class NPSSMEngine:
     model that is corrected.
 
     calibrate: panel haplotypes to hide and impute, to learn of rows; 0 for none, and for no judges. threads, seed: as
-    for ``LiStephens``; seed also chooses whom to hide. cache: what is learnt is kept there.
+    for ``LiStephens``; seed also chooses whom to hide. learnt: where what is learnt
+    is kept.
     """
 
     name = "npssm"
@@ -82,11 +83,11 @@ class NPSSMEngine:
         calibrate: int,
         threads: int = 1,
         seed: int = 1,
-        cache: Cache | None = None,
+        learnt: Learnt | None = None,
     ):
         self._config, self._out, self._reader = config, OutWeights.of(tensors), reader
         self._copying, self._calibrate, self._threads = copying, calibrate, threads
-        self._seed, self._features, self._taken, self._cache = seed, Remembered(), Remembered(), cache or Cache()
+        self._seed, self._learnt = seed, learnt or Learnt()
 
     @property
     def error_rate(self) -> float:
@@ -108,7 +109,7 @@ class NPSSMEngine:
         # The panel first: what is imputed of it need not be held together with what is of the targets.
         first, later = in_turn(lambda share: progress(0.8 * share), self._calibrate, window.alleles.shape[1])
         self._known(window, first)
-        taken = self._taken.of(window, lambda: self._kept("shares", window, lambda: self.taken(self.judges(window))))
+        taken = self._learnt.of("shares", window, self.estimates, lambda: self.taken(self.judges(window)))
         ready = self.ready(window, later)
         p = self.correct(ready, ready.copying.p, taken)
         progress(1.0)
@@ -154,11 +155,7 @@ class NPSSMEngine:
         """(r, 6) float32, see ``SelfImputed.features``."""
         self.settle(window)  # by the targets, before people of the panel take their place
         hidden = (self._copying.impute, window, self._calibrate, self._seed, progress, self._apart(window))
-        make = lambda: self_impute(*hidden).features()  # noqa: E731
-        return self._features.of(window, lambda: self._kept("rows", window, make))
-
-    def _kept(self, what: str, window: Window, make: Callable[[], np.ndarray]) -> np.ndarray:
-        return self._cache.of(what, window, self.estimates, make)
+        return self._learnt.of("rows", window, self.estimates, lambda: self_impute(*hidden).features())
 
     def _with_rows(self, window: Window, copying: Copying, known: np.ndarray) -> Ready:
         panel, starts = window.panel, window.panel.row_start()

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from .base import Engine
 from .blockwise import BlockEngine
 from .calibrated import Calibrated
-from .learnt import Cache
+from .learnt import Learnt
 from .li_stephens import CladeCopying, LiStephens, copying_model
 from .model_files import WEIGHTS, check_shapes, default_model, load_config, read_weights
 
@@ -28,14 +28,14 @@ def make_engine(config: RunConfig) -> Engine:
     """The engine that ``config`` asks for. Raises InputError or ConfigError if its model or device cannot be used."""
     if config.engine == "npssm":
         return _npssm(config)
-    cache = Cache(config.cache, config.engine, config.calibrate, config.seed)
-    engine = _uncalibrated(config, cache)
-    return Calibrated(engine, config.calibrate, config.seed, cache) if config.calibrate else engine
+    learnt = Learnt(config.cache, config.engine, config.calibrate, config.seed)
+    engine = _uncalibrated(config, learnt)
+    return Calibrated(engine, config.calibrate, config.seed, learnt) if config.calibrate else engine
 
 
-def _uncalibrated(config: RunConfig, cache: Cache) -> Engine:
+def _uncalibrated(config: RunConfig, learnt: Learnt) -> Engine:
     if config.engine in COPYING:
-        return COPYING[config.engine](config.ne, config.err, config.threads, config.seed, cache=cache)
+        return COPYING[config.engine](config.ne, config.err, config.threads, config.seed, learnt=learnt)
     if config.engine == "knn":
         from .knn import DEFAULT_NEIGHBOURS, KNN
 
@@ -75,9 +75,9 @@ def _npssm(config: RunConfig) -> Engine:
     calibrate = settings.calibrate if config.calibrate is None else config.calibrate
     log.info("npssm: model %s on %s, %d panel haplotypes hidden to learn of sites", path, device, calibrate)
     weights = {name: zlib.crc32(np.ascontiguousarray(value)) for name, value in tensors.items()}
-    cache = Cache(config.cache, settings, weights, calibrate, config.seed)
-    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed, cache)
-    return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed, cache)
+    learnt = Learnt(config.cache, settings, weights, calibrate, config.seed)
+    copying = copying_model(settings, config.ne, config.err, config.threads, config.seed, learnt)
+    return NPSSMEngine(settings, tensors, reader, copying, calibrate, config.threads, config.seed, learnt)
 
 
 def _settings(path: Path, engine: str):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import numpy as np
 from .. import __version__
 from ..contigs import contig_key
 from ..errors import ConfigError, InputError
-from ..outputs import check_place, file_errors, temporary
+from ..outputs import check_place, replacing
 from ..types import Haplotypes, Sites, same_ploidy
 from ..vcf.read import open_panel_vcf
 from ..vcf.records import Selection
@@ -281,14 +280,8 @@ def compile_panel(panel: Panel, out: Path, genetic_map: GeneticMap | None = None
     if out.suffix != ".npp":
         raise ConfigError(f"output {out}: the name must end in .npp")
     check_place(out, overwrite)
-    temp = temporary(out)
-    try:
-        with file_errors(out):
-            with open(temp, "wb") as file:
-                _write_panel(panel, file, genetic_map)
-            os.replace(temp, out)
-    finally:
-        temp.unlink(missing_ok=True)
+    with replacing(out) as temp, open(temp, "wb") as file:
+        _write_panel(panel, file, genetic_map)
 
 
 def _write_panel(panel: Panel, file, genetic_map: GeneticMap | None) -> None:
