@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npimpute.context.blocks import FOLDS, BlockSize, cut_blocks, nearest_typed, row_alleles
-from npimpute.context.neighbours import MASKED, mismatches, nearest, tables
+from npimpute.context.neighbours import MASKED, UNIT, column_weights, mismatches, nearest, tables
 from npimpute.context.windows import Window
 from npimpute.errors import ConfigError
 from npimpute.types import Haplotypes, Sites
@@ -222,6 +222,28 @@ def test_mismatches_are_counted_where_the_query_is_known(seed, n, k, c, unknown)
     found = mismatches(queries, panel)
     assert found.dtype == np.int64
     np.testing.assert_array_equal(found, np.reshape(expected, (n, k)))
+    weight = rng.integers(1, UNIT + 1, c)
+    weighted = [[weight[(q >= 0) & (q != alleles)].sum() for alleles in panel.T] for q in queries]
+    np.testing.assert_array_equal(mismatches(queries, panel, weight), np.reshape(weighted, (n, k)))
+
+
+@FEW
+@given(seeds, st.integers(1, 40), st.floats(0, 1), st.floats(0.1, 20))
+def test_a_mismatch_counts_less_the_more_columns_lie_between(seed, c, share, reach):
+    wanted = np.random.default_rng(seed).random(c) < share
+    wanted[seed % c] = True
+    found = column_weights(wanted, reach)
+    assert found.shape == (c,) and found.dtype == np.int64
+    for x in np.flatnonzero(~wanted):
+        between = min(np.count_nonzero(~wanted[min(x, y) + 1 : max(x, y)]) for y in np.flatnonzero(wanted))
+        assert found[x] == max(1, round(UNIT * np.exp(-between / reach)))
+
+
+def test_columns_count_the_same_without_a_reach():
+    assert column_weights(np.array([False, True]), None) is None
+    assert column_weights(np.array([False, False, True, False, False]), 1.0)[[0, 1, 3, 4]].tolist() == [
+        round(UNIT / np.e), UNIT, UNIT, round(UNIT / np.e)
+    ]  # fmt: skip
 
 
 @FEW

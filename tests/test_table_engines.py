@@ -12,6 +12,7 @@ from test_blocks import dense, make_window
 
 from npimpute.config import RunConfig
 from npimpute.context.blocks import Block, BlockSize, cut_blocks
+from npimpute.context.neighbours import column_weights
 from npimpute.engine import network
 from npimpute.engine.blockwise import ERROR_RATE, BlockEngine, batches
 from npimpute.engine.checkpoint import load_model, save_model
@@ -38,6 +39,12 @@ def make_network(architecture="npssm-paper", seed=0, **settings):
     for parameter in made.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))
     return made, config
+
+
+def distances(block, query, reach):
+    """Of one query, to each haplotype."""
+    weight = np.ones(len(block.rows), np.int64) if reach is None else column_weights(block.wanted, reach)
+    return [weight[(query >= 0) & (query != alleles)].sum() for alleles in block.panel.T]
 
 
 def predictor(name, context=5):
@@ -161,13 +168,14 @@ def test_copies_of_panel_haplotypes_are_recovered_by_one_neighbour():
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 30])
+@pytest.mark.parametrize("reach", [None, 2.0, 8.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_knn_is_the_mean_of_the_nearest_in_loops(neighbours, seed):
+def test_knn_is_the_mean_of_the_nearest_in_loops(neighbours, reach, seed):
     block = make_block(seed, missing=0.5)
-    found = KNN(neighbours).predict(block)
+    found = (KNN(neighbours) if reach == 8 else KNN(neighbours, reach)).predict(block)
     assert found.dtype == np.float32 and found.shape == (4, 5)
     for query, row in zip(block.queries, found, strict=True):
-        distance = [sum(q >= 0 and q != a for q, a in zip(query, alleles, strict=True)) for alleles in block.panel.T]
+        distance = distances(block, query, reach)
         near = sorted(range(30), key=lambda j: (distance[j], j))[:neighbours]
         np.testing.assert_allclose(row, block.panel[block.wanted][:, near].mean(axis=1), rtol=1e-6)
 
@@ -246,13 +254,14 @@ def test_logits_of_the_query_are_the_whole_table_s(architecture):
 
 @each_network
 @pytest.mark.parametrize("context", [1, 5, 30])  # more than it was made for, too
-def test_a_network_reads_the_nearest_haplotypes_and_the_query(architecture, context):
+@pytest.mark.parametrize("reach", [None, 2.0])
+def test_a_network_reads_the_nearest_haplotypes_and_the_query(architecture, context, reach):
     model, config = make_network(architecture)
     block = make_block(missing=0.5)
-    found = NetworkPredictor(model, context).predict(block)
+    found = NetworkPredictor(model, context, reach).predict(block)
     assert config.context == 5 and found.shape == (4, 5) and found.dtype == np.float32
     for query, p in zip(block.queries, found, strict=True):
-        distance = [sum(q >= 0 and q != a for q, a in zip(query, alleles, strict=True)) for alleles in block.panel.T]
+        distance = distances(block, query, reach)
         near = sorted(range(30), key=lambda j: (distance[j], j))[:context][::-1]
         rows = [*(block.panel[:, j].tolist() for j in near), [2 if q < 0 else int(q) for q in query]]
         with torch.no_grad():
@@ -290,6 +299,8 @@ def test_a_panel_that_is_too_small_is_told_in_one_line(name):
     [
         ({"architecture": "gru"}, "architecture gru: choose from npssm-paper, msa-transformer, spin"),
         ({"context": 0}, "context 0"),
+        ({"reach": 0.0}, "reach 0.0: a number of typed columns above 0"),
+        ({"reach": float("inf")}, "reach inf"),
         ({"body": {"width": 3, "d_model": 8}}, "npssm-paper: no setting width; there are d_conv, d_model"),
         ({"body": {"d_model": 0}}, "d_model 0"),
     ],
@@ -297,6 +308,17 @@ def test_a_panel_that_is_too_small_is_told_in_one_line(name):
 def test_a_network_that_cannot_be_is_refused(wrong, said):
     with pytest.raises(ConfigError, match=f"^{said}"):
         NetworkConfig(**wrong)
+
+
+def test_an_engine_chooses_haplotypes_as_its_model_says(saved, tmp_path):
+    window = mixed_window()
+
+    def imputed(**settings):
+        options = {"engine": "npssm-paper", "model": saved(**settings), "device": "cpu", "context": 3}
+        return make_engine(config(tmp_path, **options)).impute(window)
+
+    assert np.abs(imputed(reach=1) - imputed(reach=None)).max() > 1e-3
+    np.testing.assert_allclose(imputed(reach=1e9), imputed(reach=None), atol=1e-6)
 
 
 def test_settings_that_are_not_named_are_written_out():

@@ -7,6 +7,7 @@ import pytest
 from conftest import Record, Vcf, simulate
 
 from npimpute.context.blocks import BlockSize
+from npimpute.context.neighbours import column_weights
 from npimpute.errors import ConfigError, InputError
 from npimpute.panel.panel import open_panel
 from npimpute.train import data as module
@@ -74,6 +75,18 @@ def test_context_is_the_nearest_of_all_but_the_query_and_its_sister(monkeypatch)
             distance = (typed[:-1] != typed[-1]).sum(1)
             assert (np.diff(distance) <= 0).all() and distance[0] > distance[-1], "the nearest last"
     assert queries == set(range(2 * PEOPLE)), "every haplotype in turn is a query"
+
+
+def test_a_mismatch_far_off_counts_less_where_a_reach_says_so(monkeypatch):
+    source = Spied(monkeypatch, TableSource([region()], CONFIG, SIZE, 2 * PEOPLE - 2, 3.0))
+    for seed in range(10):
+        drawn, panel, chosen = source.draw(seed, 6)
+        weight = column_weights(drawn.wanted, 3.0)[~drawn.wanted]
+        assert weight.max() > 20 * weight.min()
+        for table, rows in zip(drawn.tokens, chosen, strict=True):
+            np.testing.assert_array_equal(table[:-1], panel.T[rows])
+            typed = table[:, ~drawn.wanted]
+            assert (np.diff((typed[:-1] != typed[-1]) @ weight) <= 0).all(), "the nearest last"
 
 
 def test_context_may_come_in_random_order(monkeypatch):

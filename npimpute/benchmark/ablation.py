@@ -288,7 +288,7 @@ class _Contexts:
         else:
             network, model = load_model(self._run.out)
             device = choose_device(self._config.device, self._config.threads)
-            engine = BlockEngine(ARCHITECTURE, NetworkPredictor(network, context, device), model.block)
+            engine = BlockEngine(ARCHITECTURE, NetworkPredictor(network, context, model.reach, device), model.block)
             found["validation"] = _plain(validate(engine, self._held_out))
             log.info("context %d: r2 %.4f", context, _number(found["validation"]["all"]["pooled"]))
         write_json(path, found)

@@ -5,18 +5,38 @@ from __future__ import annotations
 import numpy as np
 
 MASKED = 2  # the token of an allele that is not known; 0 and 1 are REF and ALT
+UNIT = 1024  # what a mismatch beside the columns that are wanted counts, where it counts by its distance
 
 
-def mismatches(queries: np.ndarray, panel: np.ndarray) -> np.ndarray:
+def mismatches(queries: np.ndarray, panel: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
     """(n, k) int64: L1 distance over the columns where the query is known.
 
-    queries: (n, c) int8, -1 unknown. panel: (c, k) uint8.
+    queries: (n, c) int8, -1 unknown. panel: (c, k) uint8. weight: (c,) int64, what a mismatch counts; None: 1. Exact
+    for distances below 2^24.
     """
     known = (queries >= 0).any(axis=0)
     queries, panel = queries[:, known], panel[known].astype(np.float32)
     alt, ref = (queries == 1).astype(np.float32), (queries == 0).astype(np.float32)
+    if weight is not None:
+        alt, ref = alt * weight[known], ref * weight[known]
     # (alt - ref) @ panel counts an ALT that is shared as -1 more than one that is not; all sums are whole numbers.
     return (alt.sum(axis=1, keepdims=True) - (alt - ref) @ panel).astype(np.int64)
+
+
+def column_weights(wanted: np.ndarray, reach: float | None) -> np.ndarray | None:
+    """(c,) int64: what a mismatch counts for the columns that are ``wanted``, (c,) bool; None: the same in all.
+
+    Of the other columns, those next to a wanted one count ``UNIT``, and one that lies ``reach`` such columns further
+    off counts 1/e of that; none less than 1. reach: None for no difference.
+    """
+    if reach is None:
+        return None
+    place = np.cumsum(~wanted)  # among the columns that are not wanted
+    ends = np.unique(place[wanted])
+    after = np.searchsorted(ends, place)
+    before = np.where(after > 0, place - ends[np.maximum(after - 1, 0)] - 1, len(wanted))
+    behind = np.where(after < len(ends), ends[np.minimum(after, len(ends) - 1)] - place, len(wanted))
+    return np.maximum(1, np.round(UNIT * np.exp(-np.minimum(before, behind) / reach))).astype(np.int64)
 
 
 def nearest(distance: np.ndarray, count: int) -> np.ndarray:

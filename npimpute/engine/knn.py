@@ -5,24 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from ..context.blocks import Block
-from ..context.neighbours import mismatches, nearest
+from ..context.neighbours import column_weights, mismatches, nearest
 from ..errors import ConfigError
 
 DEFAULT_NEIGHBOURS = 10
+REACH = 8.0  # typed columns: see ``column_weights``
 
 
 class KNN:
-    """See ``blockwise.Predictor``. neighbours: all count alike; distance is L1 over the block's typed sites.
+    """See ``blockwise.Predictor``. neighbours: all count alike; distance is L1 over the block's typed sites, where a
+    mismatch counts less the further off it is (``column_weights``; with a reach of None the same).
 
     Raises ConfigError, when a block comes, if the panel has fewer haplotypes.
     """
 
-    def __init__(self, neighbours: int = DEFAULT_NEIGHBOURS):
-        self._neighbours = neighbours
+    def __init__(self, neighbours: int = DEFAULT_NEIGHBOURS, reach: float | None = REACH):
+        self._neighbours, self._reach = neighbours, reach
 
     def predict(self, block: Block) -> np.ndarray:
         k = block.panel.shape[1]
         if k < self._neighbours:
             raise ConfigError(f"{self._neighbours} neighbours: the panel has {k} haplotypes; give a smaller --context")
-        chosen = nearest(mismatches(block.queries, block.panel), self._neighbours)
+        weight = column_weights(block.wanted, self._reach)
+        chosen = nearest(mismatches(block.queries, block.panel, weight), self._neighbours)
         return block.panel[block.wanted][:, chosen].mean(axis=2, dtype=np.float32).T

@@ -5,6 +5,7 @@ Axes: b tables, r rows (context haplotypes and, last, the query), c columns, d c
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ..config import made
 from ..context.blocks import Block, BlockSize
-from ..context.neighbours import mismatches, nearest, tables
+from ..context.neighbours import column_weights, mismatches, nearest, tables
 from ..errors import ConfigError
 from .blockwise import batches
 from .msa_transformer import MSATransformer, MSATransformerConfig
@@ -36,20 +37,24 @@ class NetworkConfig:
     """A network and the tables it was made for.
 
     architecture: one of ``BODIES``; body: that body's settings, those not named at their defaults. block: rows of a
-    table's columns. context: haplotypes of a table beside the query; another number may be given when imputing.
-    Raises ConfigError, also for settings that do not exist.
+    table's columns. context: haplotypes of a table beside the query, those nearest to it; another number may be given
+    when imputing. reach: after how many typed columns a mismatch counts 1/e in choosing them; None, as published, if
+    it counts the same everywhere. Raises ConfigError, also for settings that do not exist.
     """
 
     architecture: str = "npssm-paper"
     body: dict[str, Any] = field(default_factory=dict)
     block: BlockSize = BlockSize()
     context: int = 150
+    reach: float | None = None
 
     def __post_init__(self) -> None:
         if self.architecture not in BODIES:
             raise ConfigError(f"architecture {self.architecture}: choose from {', '.join(BODIES)}")
         if self.context < 1:
             raise ConfigError(f"context {self.context}: at least 1 haplotype")
+        if self.reach is not None and not 0 < self.reach < math.inf:
+            raise ConfigError(f"reach {self.reach}: a number of typed columns above 0")
         settings = made(BODIES[self.architecture][0], self.body, self.architecture)
         object.__setattr__(self, "body", asdict(settings))
 
@@ -84,21 +89,23 @@ class TableNetwork(nn.Module):
 
 
 class NetworkPredictor:
-    """Fills in blocks by a network, each query's table made of its ``context`` nearest panel haplotypes.
+    """Fills in blocks by a network, each query's table made of its ``context`` nearest panel haplotypes. reach: see
+    ``NetworkConfig``.
 
     Raises ConfigError, when a block comes, if the panel has fewer.
     """
 
-    def __init__(self, network: TableNetwork, context: int, device: str = "cpu"):
+    def __init__(self, network: TableNetwork, context: int, reach: float | None = None, device: str = "cpu"):
         self._network = network.to(device).eval()
-        self._context, self._device = context, device
+        self._context, self._reach, self._device = context, reach, device
 
     def predict(self, block: Block) -> np.ndarray:
         """See ``blockwise.Predictor``."""
         k = block.panel.shape[1]
         if k < self._context:
             raise ConfigError(f"context of {self._context} haplotypes: the panel has {k}; give a smaller --context")
-        chosen = nearest(mismatches(block.queries, block.panel), self._context)
+        weight = column_weights(block.wanted, self._reach)
+        chosen = nearest(mismatches(block.queries, block.panel, weight), self._context)
         wanted = torch.from_numpy(block.wanted).to(self._device)
         table_bytes = 4 * self._network.head.in_features * (self._context + 1) * len(block.rows)
         parts = []

@@ -95,4 +95,4 @@ def _network_engine(name: str, model: Path, context: int | None, device: str, er
     network, settings = load_model(model)
     context = context or settings.context
     log.info("%s: model %s, context of %d haplotypes, on %s", name, model, context, device)
-    return BlockEngine(name, NetworkPredictor(network, context, device), settings.block, err)
+    return BlockEngine(name, NetworkPredictor(network, context, settings.reach, device), settings.block, err)

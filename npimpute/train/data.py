@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..context.blocks import BlockSize, nearest_typed
-from ..context.neighbours import mismatches, nearest, tables
+from ..context.blocks import UNKNOWN, BlockSize, nearest_typed
+from ..context.neighbours import column_weights, mismatches, nearest, tables
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel, all_diploid
@@ -140,10 +140,13 @@ class Tables:
 class TableSource:
     """Draws tables from regions, each region as often as it has untyped rows to offer.
 
-    size: a table's columns; context: its rows beside the query. Raises ConfigError where a region cannot give them.
+    size: a table's columns; context: its rows beside the query, chosen with ``reach`` (see ``NetworkConfig``). Raises
+    ConfigError where a region cannot give them.
     """
 
-    def __init__(self, regions: list[Region], config: DataConfig, size: BlockSize, context: int):
+    def __init__(
+        self, regions: list[Region], config: DataConfig, size: BlockSize, context: int, reach: float | None = None
+    ):
         if config.pool[0] < context:
             raise ConfigError(f"context of {context} haplotypes: data.pool may have {config.pool[0]}; raise that")
         for region in regions:
@@ -152,7 +155,7 @@ class TableSource:
                     f"context of {context} haplotypes: {region.name} has {region.k}, of which a query and its sister "
                     "are not context; lower it or train on larger panels"
                 )
-        self._regions, self._config, self._size, self._context = regions, config, size, context
+        self._regions, self._config, self._size, self._context, self._reach = regions, config, size, context, reach
         offers = np.array([np.count_nonzero(region.maf >= config.min_maf) for region in regions], float)
         if not offers.all():
             poor = regions[int(np.argmin(offers))].name
@@ -183,7 +186,8 @@ class TableSource:
         wanted = np.isin(columns, rows)
         panel = region.alleles(columns)
         queries = rng.choice(region.k, count, replace=count > region.k)
-        distance = mismatches(panel[~wanted][:, queries].T.astype(np.int8), panel[~wanted])
+        known = np.where(wanted, UNKNOWN, panel[:, queries].T.astype(np.int8))
+        distance = mismatches(known, panel, column_weights(wanted, self._reach))
         distance[:, self._left_out(region.k, rng)] = FAR
         distance[np.arange(count), queries] = distance[np.arange(count), queries ^ 1] = 2 * FAR
         chosen = nearest(distance, self._context)

@@ -108,7 +108,7 @@ def _task(
     if isinstance(config.model, CopyingConfig):
         source = CopyingSource(regions, config.data, config.model, config.loop.seed, threads, config.simulate)
         return CopyingTask(network, config.model, source, held_out, device, threads)
-    source = TableSource(regions, config.data, config.model.block, config.model.context)
+    source = TableSource(regions, config.data, config.model.block, config.model.context, config.model.reach)
     return TableTask(network, config.model, source, config.objective, held_out, device)
 
 

@@ -59,7 +59,7 @@ class TableTask:
     def validate(self) -> dict[str, Any]:
         if not self._held_out:
             return {}
-        predictor = NetworkPredictor(self.network, self._config.context, self._device)
+        predictor = NetworkPredictor(self.network, self._config.context, self._config.reach, self._device)
         engine = BlockEngine(self._config.architecture, predictor, self._config.block)
         found = validate(engine, self._held_out)
         log.info("held-out people: r2 %.4f over %d alleles", found["all"]["pooled"], found["all"]["alleles"])
