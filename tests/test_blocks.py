@@ -240,7 +240,7 @@ def test_a_mismatch_counts_less_the_more_columns_lie_between(seed, c, share, rea
 
 
 def test_columns_count_the_same_without_a_reach():
-    assert column_weights(np.array([False, True]), None) is None
+    assert column_weights(np.array([False, True]), 0.0) is None
     assert column_weights(np.array([False, False, True, False, False]), 1.0)[[0, 1, 3, 4]].tolist() == [
         round(UNIT / np.e), UNIT, UNIT, round(UNIT / np.e)
     ]  # fmt: skip

@@ -43,7 +43,7 @@ def make_network(architecture="npssm-paper", seed=0, **settings):
 
 def distances(block, query, reach):
     """Of one query, to each haplotype."""
-    weight = np.ones(len(block.rows), np.int64) if reach is None else column_weights(block.wanted, reach)
+    weight = np.ones(len(block.rows), np.int64) if not reach else column_weights(block.wanted, reach)
     return [weight[(query >= 0) & (query != alleles)].sum() for alleles in block.panel.T]
 
 
@@ -168,7 +168,7 @@ def test_copies_of_panel_haplotypes_are_recovered_by_one_neighbour():
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 30])
-@pytest.mark.parametrize("reach", [None, 2.0, 8.0])
+@pytest.mark.parametrize("reach", [0.0, 2.0, 8.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_knn_is_the_mean_of_the_nearest_in_loops(neighbours, reach, seed):
     block = make_block(seed, missing=0.5)
@@ -254,7 +254,7 @@ def test_logits_of_the_query_are_the_whole_table_s(architecture):
 
 @each_network
 @pytest.mark.parametrize("context", [1, 5, 30])  # more than it was made for, too
-@pytest.mark.parametrize("reach", [None, 2.0])
+@pytest.mark.parametrize("reach", [0.0, 2.0])
 def test_a_network_reads_the_nearest_haplotypes_and_the_query(architecture, context, reach):
     model, config = make_network(architecture)
     block = make_block(missing=0.5)
@@ -299,7 +299,7 @@ def test_a_panel_that_is_too_small_is_told_in_one_line(name):
     [
         ({"architecture": "gru"}, "architecture gru: choose from npssm-paper, msa-transformer, spin"),
         ({"context": 0}, "context 0"),
-        ({"reach": 0.0}, "reach 0.0: a number of typed columns above 0"),
+        ({"reach": -1.0}, "reach -1.0: a number of typed columns, or 0"),
         ({"reach": float("inf")}, "reach inf"),
         ({"body": {"width": 3, "d_model": 8}}, "npssm-paper: no setting width; there are d_conv, d_model"),
         ({"body": {"d_model": 0}}, "d_model 0"),
@@ -317,8 +317,8 @@ def test_an_engine_chooses_haplotypes_as_its_model_says(saved, tmp_path):
         options = {"engine": "npssm-paper", "model": saved(**settings), "device": "cpu", "context": 3}
         return make_engine(config(tmp_path, **options)).impute(window)
 
-    assert np.abs(imputed(reach=1) - imputed(reach=None)).max() > 1e-3
-    np.testing.assert_allclose(imputed(reach=1e9), imputed(reach=None), atol=1e-6)
+    assert np.abs(imputed(reach=1) - imputed(reach=0)).max() > 1e-3
+    np.testing.assert_allclose(imputed(reach=1e9), imputed(reach=0), atol=1e-6)
 
 
 def test_settings_that_are_not_named_are_written_out():
@@ -382,6 +382,8 @@ def refusal(path, kind, file, *words):
         ({"block": {"typed": 0}}, ConfigError, ["at least 1"]),
         ({"context": 0}, ConfigError, ["context 0"]),
         ({"context": "5"}, ConfigError, []),
+        ({"reach": "5"}, ConfigError, ["model.reach '5': not a number"]),
+        ({"reach": None}, ConfigError, ["model.reach None: not a number"]),
         ({"body": {"order": "rows"}}, ConfigError, ["order rows"]),
         ({"architecture": "gru"}, ConfigError, ["architecture gru"]),
         ({"version": 2}, InputError, ["format version 2, not 1"]),

@@ -23,13 +23,13 @@ def mismatches(queries: np.ndarray, panel: np.ndarray, weight: np.ndarray | None
     return (alt.sum(axis=1, keepdims=True) - (alt - ref) @ panel).astype(np.int64)
 
 
-def column_weights(wanted: np.ndarray, reach: float | None) -> np.ndarray | None:
+def column_weights(wanted: np.ndarray, reach: float) -> np.ndarray | None:
     """(c,) int64: what a mismatch counts for the columns that are ``wanted``, (c,) bool; None: the same in all.
 
     Of the other columns, those next to a wanted one count ``UNIT``, and one that lies ``reach`` such columns further
-    off counts 1/e of that; none less than 1. reach: None for no difference.
+    off counts 1/e of that; none less than 1. reach: 0 for no difference.
     """
-    if reach is None:
+    if not reach:
         return None
     place = np.cumsum(~wanted)  # among the columns that are not wanted
     ends = np.unique(place[wanted])

@@ -14,12 +14,12 @@ REACH = 8.0  # typed columns: see ``column_weights``
 
 class KNN:
     """See ``blockwise.Predictor``. neighbours: all count alike; distance is L1 over the block's typed sites, where a
-    mismatch counts less the further off it is (``column_weights``; with a reach of None the same).
+    mismatch counts less the further off it is (``column_weights``; with a reach of 0 the same).
 
     Raises ConfigError, when a block comes, if the panel has fewer haplotypes.
     """
 
-    def __init__(self, neighbours: int = DEFAULT_NEIGHBOURS, reach: float | None = REACH):
+    def __init__(self, neighbours: int = DEFAULT_NEIGHBOURS, reach: float = REACH):
         self._neighbours, self._reach = neighbours, reach
 
     def predict(self, block: Block) -> np.ndarray:

@@ -38,23 +38,23 @@ class NetworkConfig:
 
     architecture: one of ``BODIES``; body: that body's settings, those not named at their defaults. block: rows of a
     table's columns. context: haplotypes of a table beside the query, those nearest to it; another number may be given
-    when imputing. reach: after how many typed columns a mismatch counts 1/e in choosing them; None, as published, if
-    it counts the same everywhere. Raises ConfigError, also for settings that do not exist.
+    when imputing. reach: after how many typed columns a mismatch counts 1/e in choosing them; 0, as published, if it
+    counts the same everywhere. Raises ConfigError, also for settings that do not exist.
     """
 
     architecture: str = "npssm-paper"
     body: dict[str, Any] = field(default_factory=dict)
     block: BlockSize = BlockSize()
     context: int = 150
-    reach: float | None = None
+    reach: float = 0.0
 
     def __post_init__(self) -> None:
         if self.architecture not in BODIES:
             raise ConfigError(f"architecture {self.architecture}: choose from {', '.join(BODIES)}")
         if self.context < 1:
             raise ConfigError(f"context {self.context}: at least 1 haplotype")
-        if self.reach is not None and not 0 < self.reach < math.inf:
-            raise ConfigError(f"reach {self.reach}: a number of typed columns above 0")
+        if not 0 <= self.reach < math.inf:
+            raise ConfigError(f"reach {self.reach}: a number of typed columns, or 0 for all alike")
         settings = made(BODIES[self.architecture][0], self.body, self.architecture)
         object.__setattr__(self, "body", asdict(settings))
 
@@ -95,7 +95,7 @@ class NetworkPredictor:
     Raises ConfigError, when a block comes, if the panel has fewer.
     """
 
-    def __init__(self, network: TableNetwork, context: int, reach: float | None = None, device: str = "cpu"):
+    def __init__(self, network: TableNetwork, context: int, reach: float = 0.0, device: str = "cpu"):
         self._network = network.to(device).eval()
         self._context, self._reach, self._device = context, reach, device
 

@@ -144,9 +144,7 @@ class TableSource:
     ConfigError where a region cannot give them.
     """
 
-    def __init__(
-        self, regions: list[Region], config: DataConfig, size: BlockSize, context: int, reach: float | None = None
-    ):
+    def __init__(self, regions: list[Region], config: DataConfig, size: BlockSize, context: int, reach: float = 0.0):
         if config.pool[0] < context:
             raise ConfigError(f"context of {context} haplotypes: data.pool may have {config.pool[0]}; raise that")
         for region in regions:
