@@ -111,7 +111,7 @@ def whole(panel, tmp_path_factory):
     out = tmp_path_factory.mktemp("whole") / "out"
     with pytest.MonkeyPatch.context() as patch:
         watched, contexts, predictor = watch(patch), [], room.NetworkPredictor
-        patch.setattr(room, "NetworkPredictor", lambda net, k, device: contexts.append(k) or predictor(net, k, device))
+        patch.setattr(room, "NetworkPredictor", lambda net, k, *rest: contexts.append(k) or predictor(net, k, *rest))
         results = ablation(settings(panel, out))
     return results, out, watched.steps, contexts
 

@@ -40,7 +40,9 @@ def train_config(architecture: str, values: dict[str, Any], out: Path, init: Pat
         if (found := start["architecture"]) != architecture:
             raise ConfigError(f"--init {init}: its architecture is {found}; train {found}")
         if "body" in model:
-            raise ConfigError(f"--init {init}: brings its body's settings; only model.context, block and reach are free")
+            raise ConfigError(
+                f"--init {init}: brings its body's settings; only model.context, block and reach are free"
+            )
     options["model"] = model_config(start | model, "model")
     loop = values.get("loop", {})
     if architecture == "npssm" and isinstance(loop, dict):
