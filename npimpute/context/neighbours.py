@@ -18,7 +18,8 @@ def mismatches(queries: np.ndarray, panel: np.ndarray, weight: np.ndarray | None
     queries, panel = queries[:, known], panel[known].astype(np.float32)
     alt, ref = (queries == 1).astype(np.float32), (queries == 0).astype(np.float32)
     if weight is not None:
-        alt, ref = alt * weight[known], ref * weight[known]
+        weight = weight[known].astype(np.float32)
+        alt, ref = alt * weight, ref * weight
     # (alt - ref) @ panel counts an ALT that is shared as -1 more than one that is not; all sums are whole numbers.
     return (alt.sum(axis=1, keepdims=True) - (alt - ref) @ panel).astype(np.int64)
 
