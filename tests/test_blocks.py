@@ -211,20 +211,18 @@ def test_alleles_of_rows():
 
 
 @FEW
-@given(seeds, st.integers(1, 5), st.integers(1, 20), st.integers(0, 30), st.floats(0, 1))
+@given(seeds, st.integers(1, 5), st.integers(1, 20), st.integers(1, 30), st.floats(0, 1))
 def test_mismatches_are_counted_where_the_query_is_known(seed, n, k, c, unknown):
     rng = np.random.default_rng(seed)
     queries = np.where(rng.random((n, c)) < unknown, -1, rng.integers(0, 2, (n, c))).astype(np.int8)
     panel = rng.integers(0, 2, (c, k)).astype(np.uint8)
-    expected = [
-        [sum(queries[i, x] >= 0 and queries[i, x] != panel[x, j] for x in range(c)) for j in range(k)] for i in range(n)
-    ]
-    found = mismatches(queries, panel)
-    assert found.dtype == np.int64
-    np.testing.assert_array_equal(found, np.reshape(expected, (n, k)))
-    weight = rng.integers(1, UNIT + 1, c)
-    weighted = [[weight[(q >= 0) & (q != alleles)].sum() for alleles in panel.T] for q in queries]
-    np.testing.assert_array_equal(mismatches(queries, panel, weight), np.reshape(weighted, (n, k)))
+    wanted = rng.random(c) < 0.3
+    wanted[seed % c] = True
+    for reach, weight in ((0.0, np.ones(c, np.int64)), (3.0, column_weights(wanted, 3.0))):
+        expected = [[weight[(q >= 0) & (q != alleles) & ~wanted].sum() for alleles in panel.T] for q in queries]
+        found = mismatches(queries, panel, wanted, reach)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, np.reshape(expected, (n, k)))
 
 
 @FEW
@@ -239,8 +237,7 @@ def test_a_mismatch_counts_less_the_more_columns_lie_between(seed, c, share, rea
         assert found[x] == max(1, round(UNIT * np.exp(-between / reach)))
 
 
-def test_columns_count_the_same_without_a_reach():
-    assert column_weights(np.array([False, True]), 0.0) is None
+def test_reach_is_where_a_mismatch_counts_an_eth():
     assert column_weights(np.array([False, False, True, False, False]), 1.0)[[0, 1, 3, 4]].tolist() == [
         round(UNIT / np.e), UNIT, UNIT, round(UNIT / np.e)
     ]  # fmt: skip

@@ -8,30 +8,28 @@ MASKED = 2  # the token of an allele that is not known; 0 and 1 are REF and ALT
 UNIT = 1024  # what a mismatch beside the columns that are wanted counts, where it counts by its distance
 
 
-def mismatches(queries: np.ndarray, panel: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
-    """(n, k) int64: L1 distance over the columns where the query is known.
+def mismatches(queries: np.ndarray, panel: np.ndarray, wanted: np.ndarray, reach: float) -> np.ndarray:
+    """(n, k) int64: L1 distance over the columns that are not ``wanted``, (c,) bool, and where the query is known.
 
-    queries: (n, c) int8, -1 unknown. panel: (c, k) uint8. weight: (c,) int64, what a mismatch counts; None: 1. Exact
-    for distances below 2^24.
+    queries: (n, c) int8, -1 unknown. panel: (c, k) uint8. reach: a mismatch counts as ``column_weights`` says; 0: 1.
+    Exact for distances below 2^24.
     """
-    known = (queries >= 0).any(axis=0)
+    known = (queries >= 0).any(axis=0) & ~wanted
     queries, panel = queries[:, known], panel[known].astype(np.float32)
     alt, ref = (queries == 1).astype(np.float32), (queries == 0).astype(np.float32)
-    if weight is not None:
-        weight = weight[known].astype(np.float32)
+    if reach:
+        weight = column_weights(wanted, reach)[known].astype(np.float32)
         alt, ref = alt * weight, ref * weight
     # (alt - ref) @ panel counts an ALT that is shared as -1 more than one that is not; all sums are whole numbers.
     return (alt.sum(axis=1, keepdims=True) - (alt - ref) @ panel).astype(np.int64)
 
 
-def column_weights(wanted: np.ndarray, reach: float) -> np.ndarray | None:
-    """(c,) int64: what a mismatch counts for the columns that are ``wanted``, (c,) bool; None: the same in all.
+def column_weights(wanted: np.ndarray, reach: float) -> np.ndarray:
+    """(c,) int64: what a mismatch counts for the columns that are ``wanted``, (c,) bool, at least one. reach: above 0.
 
     Of the other columns, those next to a wanted one count ``UNIT``, and one that lies ``reach`` such columns further
-    off counts 1/e of that; none less than 1. reach: 0 for no difference.
+    off counts 1/e of that; none less than 1.
     """
-    if not reach:
-        return None
     place = np.cumsum(~wanted)  # among the columns that are not wanted
     ends = np.unique(place[wanted])
     after = np.searchsorted(ends, place)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..config import made
 from ..context.blocks import Block, BlockSize
-from ..context.neighbours import column_weights, mismatches, nearest, tables
+from ..context.neighbours import mismatches, nearest, tables
 from ..errors import ConfigError
 from .blockwise import batches
 from .msa_transformer import MSATransformer, MSATransformerConfig
@@ -104,8 +104,7 @@ class NetworkPredictor:
         k = block.panel.shape[1]
         if k < self._context:
             raise ConfigError(f"context of {self._context} haplotypes: the panel has {k}; give a smaller --context")
-        weight = column_weights(block.wanted, self._reach)
-        chosen = nearest(mismatches(block.queries, block.panel, weight), self._context)
+        chosen = nearest(mismatches(block.queries, block.panel, block.wanted, self._reach), self._context)
         wanted = torch.from_numpy(block.wanted).to(self._device)
         table_bytes = 4 * self._network.head.in_features * (self._context + 1) * len(block.rows)
         parts = []

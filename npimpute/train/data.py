@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..context.blocks import UNKNOWN, BlockSize, nearest_typed
-from ..context.neighbours import column_weights, mismatches, nearest, tables
+from ..context.blocks import BlockSize, nearest_typed
+from ..context.neighbours import mismatches, nearest, tables
 from ..errors import ConfigError, InputError
 from ..panel.genetic_map import GeneticMap
 from ..panel.panel import Panel, all_diploid
@@ -184,8 +184,7 @@ class TableSource:
         wanted = np.isin(columns, rows)
         panel = region.alleles(columns)
         queries = rng.choice(region.k, count, replace=count > region.k)
-        known = np.where(wanted, UNKNOWN, panel[:, queries].T.astype(np.int8))
-        distance = mismatches(known, panel, column_weights(wanted, self._reach))
+        distance = mismatches(panel[:, queries].T.astype(np.int8), panel, wanted, self._reach)
         distance[:, self._left_out(region.k, rng)] = FAR
         distance[np.arange(count), queries] = distance[np.arange(count), queries ^ 1] = 2 * FAR
         chosen = nearest(distance, self._context)
